@@ -1,0 +1,1 @@
+"""Intaglio: a graph compiler and hardware co-design toolchain for neural networks."""
