@@ -1,0 +1,43 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HELPERS = Path(__file__).parent / "helpers"
+
+
+def load_helper(name: str) -> ModuleType:
+    """Import `tests/helpers/{name}.py`; the tests are not a package, so that they cannot shadow anything."""
+    spec = importlib.util.spec_from_file_location(f"intaglio_test_helpers_{name}", HELPERS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write (once per set of options) a tiny random llama: `tiny_gguf(layers=2, …) -> Path`.
+
+    The options are those of `tests/helpers/tiny_gguf.py: write_tiny_llama`.
+    """
+    pytest.importorskip("gguf")
+    helper = load_helper("tiny_gguf")
+    written: dict[str, Path] = {}
+
+    def write(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in written:
+            path = tmp_path_factory.mktemp("tiny_gguf") / "tiny.gguf"
+            written[key] = helper.write_tiny_llama(path, **options)
+        return written[key]
+
+    return write
