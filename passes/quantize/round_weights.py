@@ -1,0 +1,151 @@
+"""Weight-only quantisation by rounding to the nearest code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from intaglio.compiler.ir.functions import DOMAIN, dequantize_affine, ensure_function
+from intaglio.passes.linears import Linear
+from intaglio.passes.quantize.formats import WeightFormat
+from intaglio.passes.quantize.rounding import Rounded, round_block
+from intaglio.passes.quantize.sites import (
+    add_initializer,
+    equal_values,
+    first_reader,
+    linears_of,
+    replace_weight,
+)
+from intaglio.passes.result import Applied, Certificate, Declined, PassResult
+from intaglio.passes.rewriting import insert, remove_unused
+from intaglio.passes.tensors import pack_codes
+from intaglio.passes.weights import Float32, Weight
+
+
+@dataclass(frozen=True)
+class RoundWeights:
+    """`MatMul(x, Transpose(W))` → the same with `W` dequantised from rounded codes, per site.
+
+    Exceptions:
+    1. The weight is in the wanted format already: it stays as it is, exactly.
+    2. The group does not divide the inputs K of the layer: declined.
+    3. A weight is not finite, or a scale or minimum exceeds float16: declined.
+    A table that the embedding shares is rounded for both. One layer is read, rounded and packed at a time.
+    Each site gets two certificates: the relative Frobenius error, and the largest error as a part of what
+    rounding to the stored grid allows.
+    """
+
+    formats: Mapping[str, WeightFormat] = field(default_factory=dict)
+    name: str = "round_weights"
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Round the weights of all named sites; raises `OptionError` where a name is no site."""
+        accounts: list[Applied | Declined] = []
+        for linear in linears_of(model, self.formats, self.name):
+            accounts += self._round(model, linear, self.formats[linear.site])
+        remove_unused(model)
+        applied = tuple(one for one in accounts if isinstance(one, Applied))
+        return PassResult(model, applied, tuple(one for one in accounts if isinstance(one, Declined)))
+
+    def _round(self, model: ir.Model, linear: Linear, form: WeightFormat) -> list[Applied | Declined]:
+        weight, columns = linear.weight, linear.weight.shape[1]
+        if weight.format == stored_format(form, columns):
+            return []  # exception 1
+        if columns % (form.group or columns):
+            reason = f"group {form.group} of {form} does not divide the layer's {columns} inputs"
+            return [Declined(self.name, linear.site, reason)]  # exception 2
+        rounded = _rounded_blocks(weight, form)
+        if rounded is None:
+            reason = f"{form} keeps scales and minima in float16, and a weight is too large for that"
+            return [Declined(self.name, linear.site, reason)]  # exception 3
+        blocks, certificates = rounded
+        note = replace_weight(weight, _install(model, linear, form, blocks))
+        detail = f"{weight.format} → {form}{note}"
+        return [Applied(self.name, linear.site, detail, one) for one in certificates]
+
+
+def stored_format(form: WeightFormat, columns: int) -> str:
+    """`Weight.format` of a weight with `columns` inputs rounded to `form`."""
+    codes = _codes_type(form).name.lower()
+    offsets = {"symmetric": "", "asymmetric": f", {codes}", "minimum": ", float16"}
+    kind = "affine" if form.scheme == "minimum" else "symmetric"
+    return f"{kind} {codes}, float16{offsets[form.scheme]} in blocks of {form.group or columns}"
+
+
+def _codes_type(form: WeightFormat) -> ir.DataType:
+    signed = form.scheme == "symmetric"
+    if form.bits == 4:
+        return ir.DataType.INT4 if signed else ir.DataType.UINT4
+    return ir.DataType.INT8 if signed else ir.DataType.UINT8
+
+
+def _rounded_blocks(
+    weight: Weight, form: WeightFormat
+) -> tuple[list[Rounded], tuple[Certificate, Certificate]] | None:
+    """Blocks of rows rounded one by one (without their floats), and how far they are from the weight."""
+    meter = _Meter()
+    blocks = []
+    for rows in weight.rows():
+        grouped = rows.reshape(len(rows), -1, form.group or rows.shape[1])
+        rounded = round_block(grouped, form)
+        if not rounded.is_finite:
+            return None
+        meter.add(grouped, rounded)
+        blocks.append(rounded.without_values())
+    return blocks, meter.certificates(f"all {'×'.join(map(str, weight.shape))} weights")
+
+
+@dataclass
+class _Meter:
+    """Sums up errors over blocks of rows."""
+
+    squared_error: float = 0.0
+    squared_norm: float = 0.0
+    largest: float = 0.0
+
+    def add(self, weights: Float32, rounded: Rounded) -> None:
+        error = rounded.values - weights
+        self.squared_error += float(np.vdot(error, error))
+        self.squared_norm += float(np.vdot(weights, weights))
+        part = np.abs(error).max(-1) / np.maximum(rounded.bound, np.finfo(np.float32).tiny)
+        self.largest = max(self.largest, float(part.max()))
+
+    def certificates(self, probe: str) -> tuple[Certificate, Certificate]:
+        relative = (self.squared_error / self.squared_norm) ** 0.5 if self.squared_norm else 0.0
+        return (
+            Certificate("relative Frobenius error of the weight", probe, relative, float("inf")),
+            Certificate("largest |error| over the bound of rounding", probe, self.largest, 1.0),
+        )
+
+
+def _install(model: ir.Model, linear: Linear, form: WeightFormat, blocks: list[Rounded]) -> ir.Value:
+    graph, (rows, columns) = model.graph, linear.weight.shape
+    before = first_reader(graph, equal_values(linear.weight))
+    codes, *others = (
+        add_initializer(graph, f"{linear.site}.{form}.{name}", tensor)
+        for name, tensor in _tensors(form, blocks, (rows, columns))
+    )
+    if form.scheme == "minimum":
+        ensure_function(model, dequantize_affine())
+        attributes = {"block_size": form.group or columns}
+        inputs = [codes, *others]
+        return insert(before, "DequantizeAffine", inputs, attributes, domain=DOMAIN).outputs[0]
+    wide = insert(before, "Cast", [others[0]], {"to": int(ir.DataType.FLOAT)}).outputs[0]
+    attributes = {"axis": 1, "block_size": form.group or columns}
+    return insert(before, "DequantizeLinear", [codes, wide, *others[1:]], attributes).outputs[0]
+
+
+def _tensors(
+    form: WeightFormat, blocks: list[Rounded], shape: tuple[int, int]
+) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    dtype = _codes_type(form)
+    yield "codes", pack_codes(np.concatenate([one.codes for one in blocks]).reshape(shape), dtype)
+    yield "scale", ir.Tensor(np.concatenate([one.scale for one in blocks]))
+    offsets = [one.offset for one in blocks if one.offset is not None]
+    if form.scheme == "asymmetric":
+        yield "zero_point", pack_codes(np.concatenate(offsets), dtype)
+    if form.scheme == "minimum":
+        yield "minimum", ir.Tensor(np.concatenate(offsets))

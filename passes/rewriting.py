@@ -1,0 +1,116 @@
+"""Small steps that every rewrite needs: reading constants, inserting nodes, replacing values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from intaglio.compiler.ir.functions import DOMAIN
+
+SITE = "intaglio.site"
+SMALL = 65536  # elements; larger tensors are weights, and reading them is left to those who mean to
+Attributes = Mapping[str, int | float | str | Sequence[int]]
+
+
+def constant(value: ir.Value | None, limit: int = SMALL) -> NDArray[np.generic] | None:
+    """The array behind `value` if it is an initialiser or a `Constant` of at most `limit` elements."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size > limit:
+        return None
+    return tensor.numpy()
+
+
+def integers(value: ir.Value | None) -> list[int] | None:
+    """The numbers behind `value` if it is an integer constant."""
+    array = constant(value)
+    if array is None or array.dtype.kind not in "iu":
+        return None
+    return [int(one) for one in array.reshape(-1)]
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number behind `value` if it is a constant of one element."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+
+def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node | None:
+    """The node that makes `value`, if its op is one of `op_types`."""
+    node = value.producer() if value is not None else None
+    if node is None or node.domain != domain or node.op_type not in op_types:
+        return None
+    return node
+
+
+def is_op(node: ir.Node, op_type: str, domain: str = "") -> bool:
+    """Whether `node` is this op."""
+    return node.op_type == op_type and node.domain == domain
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Input `index` of `node`; `None` where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def integer_attribute(node: ir.Node, name: str, default: int) -> int:
+    """Attribute `name` of `node`."""
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def insert(
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Attributes | None = None,
+    *,
+    domain: str = "",
+    name: str | None = None,
+    outputs: int = 1,
+) -> ir.Node:
+    """Put a new node into the graph of `before`, ahead of it; `name` (a new one) names its outputs too."""
+    node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=name)
+    for index, value in enumerate(node.outputs if name else ()):
+        value.name = name if outputs == 1 else f"{name}.{index}"
+    graph = before.graph
+    assert graph is not None, "only nodes of a graph can be rewritten"
+    graph.insert_before(before, node)
+    return node
+
+
+def insert_integers(before: ir.Node, numbers: Sequence[int]) -> ir.Value:
+    """Put an int64 `Constant` of one axis ahead of `before`."""
+    return insert(before, "Constant", [], {"value_ints": list(numbers)}).outputs[0]
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Let all that use `old`, graph outputs included, use `new`, which takes over its type and output name."""
+    new.type = new.type or old.type
+    new.shape = new.shape or old.shape
+    if old.is_graph_output():
+        old.name, new.name = f"{old.name}.replaced", old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Remove nodes and initialisers that nothing uses any more."""
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+
+
+def site_of(node: ir.Node) -> str:
+    """The name of the site that `node` stands for."""
+    return node.metadata_props.get(SITE) or node.name or node.outputs[0].name or node.op_type
+
+
+def count(model: ir.Model, op_type: str, domain: str = "") -> int:
+    """How many nodes of this op the main graph has."""
+    return sum(is_op(node, op_type, domain) for node in model.graph)
+
+
+def swiglus(model: ir.Model) -> int:
+    """How many `intaglio.SwiGLU` nodes the main graph has."""
+    return count(model, "SwiGLU", DOMAIN)
