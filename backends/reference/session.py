@@ -1,0 +1,152 @@
+"""Interprets an IR model with torch: the oracle of every test, differentiable, in any float precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from onnx_ir.passes.common import InlinePass
+from torch import Tensor
+
+from intaglio.backends.reference.call import Call
+from intaglio.backends.reference.operators import OPERATORS
+from intaglio.backends.reference.program import Program, prepare
+from intaglio.backends.reference.support import require_support
+from intaglio.backends.reference.tensors import from_numpy, to_torch, torch_dtype
+from intaglio.compiler.errors import ModelError, OptionError
+
+Environment = dict[ir.Value, Tensor]
+Attributes = Mapping[str, ir.Attr]
+
+
+class ReferenceSession:
+    """Runs `model` node by node; calls of model-local functions run their bodies.
+
+    `dtype` stands for float32 throughout: in inputs, weights, casts and results. Nothing is changed in place
+    or detached, so gradients flow from outputs to float inputs; to get those of weights, feed the weights
+    to `run` by name. `Round` and the like have zero gradients. Stored weights are read when first used and
+    freed after their last use; `keep_constants` keeps what depends on them alone (dequantised matrices)
+    between runs: faster from the second run on, for the memory of the whole model in `dtype`.
+
+    Raises `UnsupportedModelError`, which lists everything that cannot be run.
+    """
+
+    def __init__(
+        self, model: ir.Model, *, dtype: torch.dtype = torch.float32, keep_constants: bool = False
+    ) -> None:
+        if not dtype.is_floating_point:
+            raise OptionError(f"[reference] dtype {dtype} is not a float type; use torch.float32 or another")
+        require_support(model)
+        self._model = _inlined(model) if keep_constants else model
+        self._dtype = dtype
+        self._keeps = keep_constants
+        self._program = prepare(self._model.graph, keep_constants=keep_constants)
+        self._functions = {name: prepare(body) for name, body in self._model.functions.items()}
+        self._kept: Environment = {}
+
+    def run(self, inputs: Mapping[str, Tensor | NDArray[np.generic]]) -> dict[str, Tensor]:
+        """Outputs by name. `inputs` by name: all graph inputs, and any weights to be replaced in this run.
+
+        Raises `OptionError` for missing, unknown or ill-shaped inputs, `ModelError` where a node fails.
+        """
+        environment = {**self._kept, **self._inputs(inputs)}
+        outputs = self._run(self._program, environment, {})
+        if self._keeps and not self._kept:
+            self._kept = {value: environment[value] for value in self._program.kept}
+        return {str(value.name): one for value, one in zip(self._program.outputs, outputs, strict=True)}
+
+    def _inputs(self, inputs: Mapping[str, Tensor | NDArray[np.generic]]) -> Environment:
+        values = {str(value.name): value for value in self._program.inputs}
+        missing = sorted(set(values) - set(inputs))
+        if not self._keeps:
+            values.update(self._model.graph.initializers)
+        problems = [f"input {name!r} is missing" for name in missing]
+        problems += [f"{name!r} is not an input" for name in inputs if name not in values]
+        given = {
+            values[name]: self._tensor(values[name], one) for name, one in inputs.items() if name in values
+        }
+        problems += [one for value, tensor in given.items() for one in _shape_problem(value, tensor)]
+        if problems:
+            raise OptionError("[reference] run: " + "; ".join(problems))
+        return given
+
+    def _tensor(self, value: ir.Value, given: Tensor | NDArray[np.generic]) -> Tensor:
+        assert value.dtype is not None, "checked by require_support"
+        tensor = (
+            given if isinstance(given, Tensor) else from_numpy(given, ir.DataType.from_numpy(given.dtype))
+        )
+        return tensor.to(torch_dtype(value.dtype, self._dtype))
+
+    def _run(self, program: Program, environment: Environment, attributes: Attributes) -> list[Tensor]:
+        for step in program.steps:
+            if step.constant and self._kept:
+                continue
+            inputs = tuple(None if one is None else self._fetch(environment, one) for one in step.node.inputs)
+            results = self._compute(step.node, inputs, _bound(step.node, attributes))
+            environment.update(zip(step.node.outputs, results, strict=False))
+            for value in step.last_uses:
+                environment.pop(value, None)
+        return [self._fetch(environment, value) for value in program.outputs]
+
+    def _fetch(self, environment: Environment, value: ir.Value) -> Tensor:
+        if value not in environment:
+            assert value.const_value is not None, f"{value.name} is neither computed nor stored"
+            environment[value] = to_torch(value.const_value, self._dtype)
+        return environment[value]
+
+    def _compute(
+        self, node: ir.Node, inputs: tuple[Tensor | None, ...], attributes: Attributes
+    ) -> tuple[Tensor, ...]:
+        if (program := self._functions.get(node.op_identifier())) is not None:
+            return self._call(node, program, inputs, attributes)
+        call = Call(node, inputs, attributes, self._dtype)
+        try:
+            result = OPERATORS[node.op_type].compute(call)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(_failure(node, inputs, error)) from error
+        return result if isinstance(result, tuple) else (result,)
+
+    def _call(
+        self, node: ir.Node, program: Program, inputs: tuple[Tensor | None, ...], attributes: Attributes
+    ) -> tuple[Tensor, ...]:
+        function = self._model.functions[node.op_identifier()]
+        defaults = {name: one for name, one in function.attributes.items() if one.value is not None}
+        environment = {
+            value: one for value, one in zip(program.inputs, inputs, strict=True) if one is not None
+        }
+        return tuple(self._run(program, environment, {**defaults, **attributes}))
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    copy = model.clone()
+    InlinePass()(copy)
+    return copy
+
+
+def _bound(node: ir.Node, scope: Attributes) -> Attributes:
+    """The node's attributes, with those of the surrounding function put in; absent ones stay absent."""
+    bound = {}
+    for name, attribute in node.attributes.items():
+        found = scope.get(attribute.ref_attr_name or "") if attribute.is_ref() else attribute
+        if found is not None:
+            bound[name] = found
+    return bound
+
+
+def _shape_problem(value: ir.Value, tensor: Tensor) -> list[str]:
+    if value.shape is None:
+        return []
+    sizes = list(value.shape)
+    fits = len(sizes) == tensor.dim() and all(
+        not isinstance(declared, int) or declared == given
+        for declared, given in zip(sizes, tensor.shape, strict=True)
+    )
+    return [] if fits else [f"{value.name!r} has shape {list(tensor.shape)}, declared {value.shape}"]
+
+
+def _failure(node: ir.Node, inputs: tuple[Tensor | None, ...], error: Exception) -> str:
+    given = [None if one is None else f"{one.dtype}{list(one.shape)}" for one in inputs]
+    return f"[reference] {node.op_type} {node.name!r} failed on {given}: {error}"
