@@ -1,1 +1,5 @@
-"""."""
+"""The onnxruntime backend: what nobody else runs faster, and the judge of exports."""
+
+from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
+
+__all__ = ["OnnxRuntimeSession"]
