@@ -1,0 +1,106 @@
+"""Programs as data: stage tables over named buffers, everything but the weights and the code.
+
+A program is a list of stages that all workers run in step. It names kernels by index, so one shared object serves every
+program, and it names buffers, whose addresses are filled in when the program is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from intaglio.compiler.errors import ArtifactError
+
+ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A stretch of memory.
+
+    Spaces: "weights" (the arena file), "state" (lives between calls), "workspace" (within a call), "private"
+    (workspace, `bytes` for each worker), "tokens" and "logits" (the call's input and output).
+    """
+
+    name: str
+    space: str
+    bytes: int
+    offset: int = 0  # in its space; of private buffers, for one worker
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """A kernel by class name and parameters; see `intaglio.kernels.catalogue`."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kernel over some buffers, by their indices."""
+
+    kernel: int
+    buffers: tuple[int, ...]
+    barrier: bool  # whether all workers wait for each other afterwards
+    site: str  # of the model, for profiles
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """One entry point: what runs for a call of at most `tokens` tokens."""
+
+    name: str
+    tokens: int
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """All entry points of a compiled decoder."""
+
+    capacity: int  # positions of the KV cache that may be used
+    vocabulary: int
+    kernels: tuple[KernelCode, ...]
+    buffers: tuple[Buffer, ...]
+    tables: tuple[StageTable, ...]
+    weight_bytes: int  # the arena file's size
+    bytes_per_token: int  # packed weight bytes that one decode step reads
+    cache_bytes_per_position: int  # of keys and values of one token, all layers
+    multiply_adds_per_token: int  # of the linear layers in one decode step
+
+    def table(self, name: str) -> StageTable:
+        """The entry point called `name`."""
+        return next(table for table in self.tables if table.name == name)
+
+    def space_bytes(self, space: str) -> int:
+        """Size of a space, for one worker where it is private."""
+        return max((buffer.offset + buffer.bytes for buffer in self.buffers if buffer.space == space), default=0)
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Program:
+        """From JSON text; raises `ArtifactError` for anything else."""
+        try:
+            values = json.loads(text)
+            values["kernels"] = tuple(KernelCode(**one) for one in values["kernels"])
+            values["buffers"] = tuple(Buffer(**one) for one in values["buffers"])
+            values["tables"] = tuple(_table(one) for one in values["tables"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"program: not a program of this version ({error!r}); compile again") from error
+
+
+def _table(values: dict[str, Any]) -> StageTable:
+    stages = tuple(Stage(**{**one, "buffers": tuple(one["buffers"])}) for one in values["stages"])
+    return StageTable(values["name"], values["tokens"], stages)
+
+
+def align(size: int) -> int:
+    """`size` rounded up to the alignment of buffers."""
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,279 @@
+/* The C runtime linked into every program: a pool of pinned worker threads, the barrier between stages, the time stamps of
+   the profile, and the machine's ceilings, measured by the same threads that run the program. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define relax() _mm_pause()
+#elif defined(__aarch64__)
+#define relax() __asm__ volatile("yield")
+#else
+#define relax() ((void)0)
+#endif
+
+#define LINE 64
+#define MOST_WORKERS 256
+#define SPINS 20000 /* about a quarter of a millisecond: longer than the gap between two tokens */
+
+/* TVM's calling convention, and the one symbol that generated code takes from TVM. */
+typedef struct { int32_t type; uint32_t padding; int64_t value; } Argument;
+enum { INTEGER = 1, POINTER = 4 };
+int __tvm_ffi_run(void *self, const Argument *arguments, int32_t count, Argument *result);
+static _Thread_local char last_error[512];
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
+  strncpy(last_error, kind, sizeof last_error - 1);
+  for (int32_t i = 0; i < count; i++)
+    if (parts[i]) strncat(last_error, parts[i], sizeof last_error - strlen(last_error) - 1);
+}
+
+typedef struct Pool Pool;
+typedef void (*Work)(Pool *, int worker, void *context);
+typedef struct { Pool *pool; int worker; } Start;
+
+struct Pool {
+  int workers;
+  int cpus[MOST_WORKERS]; /* -1: not pinned */
+  pthread_t threads[MOST_WORKERS];
+  Start starts[MOST_WORKERS];
+  Work work;
+  void *context;
+  int64_t *marks; /* nanoseconds after each stage, or null */
+  atomic_int failed;
+  _Alignas(LINE) atomic_uint generation;
+  _Alignas(LINE) atomic_int pending;
+  _Alignas(LINE) atomic_int sleepers;
+  _Alignas(LINE) atomic_int arrived;
+  _Alignas(LINE) atomic_uint phase;
+  atomic_int stopping;
+};
+
+static int64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void pin(int cpu) {
+#ifdef __linux__
+  if (cpu < 0) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+#else
+  (void)cpu;
+#endif
+}
+
+static void sleep_until_changed(Pool *pool, unsigned seen) {
+#ifdef __linux__
+  atomic_fetch_add(&pool->sleepers, 1);
+  syscall(SYS_futex, &pool->generation, FUTEX_WAIT_PRIVATE, seen, 0, 0, 0);
+  atomic_fetch_sub(&pool->sleepers, 1);
+#else
+  (void)pool; (void)seen;
+  sched_yield();
+#endif
+}
+
+static void wake(Pool *pool) {
+#ifdef __linux__
+  if (atomic_load(&pool->sleepers)) syscall(SYS_futex, &pool->generation, FUTEX_WAKE_PRIVATE, MOST_WORKERS, 0, 0, 0);
+#else
+  (void)pool;
+#endif
+}
+
+static void *worker_main(void *argument) {
+  Start *start = argument;
+  Pool *pool = start->pool;
+  pin(pool->cpus[start->worker]);
+  unsigned seen = 0;
+  for (;;) {
+    for (long spins = 0; atomic_load_explicit(&pool->generation, memory_order_acquire) == seen;) {
+      relax();
+      if (++spins > SPINS) sleep_until_changed(pool, seen), spins = 0;
+    }
+    seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
+    if (atomic_load(&pool->stopping)) return 0;
+    pool->work(pool, start->worker, pool->context);
+    atomic_fetch_sub_explicit(&pool->pending, 1, memory_order_release);
+  }
+}
+
+static void run_everywhere(Pool *pool, Work work, void *context) {
+  pool->work = work;
+  pool->context = context;
+  atomic_store_explicit(&pool->pending, pool->workers - 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&pool->generation, 1, memory_order_seq_cst);
+  wake(pool);
+  work(pool, 0, context);
+  while (atomic_load_explicit(&pool->pending, memory_order_acquire)) relax();
+}
+
+/* Worker 0 is the calling thread; the others are pinned to `cpus[1…]`. */
+Pool *intaglio_pool_create(int workers, const int *cpus) {
+  if (workers < 1 || workers > MOST_WORKERS) return 0;
+  Pool *pool = aligned_alloc(LINE, (sizeof(Pool) + LINE - 1) / LINE * LINE);
+  if (!pool) return 0;
+  memset(pool, 0, sizeof *pool);
+  pool->workers = workers;
+  for (int i = 0; i < workers; i++) pool->cpus[i] = cpus[i];
+  for (int i = 1; i < workers; i++) {
+    pool->starts[i] = (Start){pool, i};
+    if (pthread_create(&pool->threads[i], 0, worker_main, &pool->starts[i])) {
+      pool->workers = i; /* stop those that run */
+      atomic_store(&pool->stopping, 1);
+      atomic_fetch_add(&pool->generation, 1);
+      wake(pool);
+      for (int j = 1; j < i; j++) pthread_join(pool->threads[j], 0);
+      free(pool);
+      return 0;
+    }
+  }
+  return pool;
+}
+
+void intaglio_pool_destroy(Pool *pool) {
+  atomic_store(&pool->stopping, 1);
+  atomic_fetch_add_explicit(&pool->generation, 1, memory_order_seq_cst);
+  wake(pool);
+  for (int i = 1; i < pool->workers; i++) pthread_join(pool->threads[i], 0);
+  free(pool);
+}
+
+/* Called by generated code after a stage. A worker that waits long yields: another may have lost its core. */
+int32_t intaglio_barrier(Pool *pool, int32_t worker, int32_t stage) {
+  if (pool->workers > 1) {
+    unsigned phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == pool->workers) {
+      atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+      atomic_fetch_add_explicit(&pool->phase, 1, memory_order_acq_rel);
+    } else {
+      for (long spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase;) {
+        relax();
+        if (++spins > SPINS) sched_yield();
+      }
+    }
+  }
+  if (pool->marks && worker == 0) pool->marks[stage] = now();
+  return 0;
+}
+
+typedef struct { const int64_t *table; int32_t stages, count, position; } Program;
+
+static void run_program(Pool *pool, int worker, void *context) {
+  Program *program = context;
+  Argument arguments[] = {
+      {INTEGER, 0, worker}, {INTEGER, 0, pool->workers}, {INTEGER, 0, program->count}, {INTEGER, 0, program->position},
+      {POINTER, 0, (int64_t)(intptr_t)program->table}, {INTEGER, 0, program->stages}, {POINTER, 0, (int64_t)(intptr_t)pool},
+  };
+  Argument result = {0, 0, 0};
+  if (__tvm_ffi_run(0, arguments, 7, &result)) atomic_store(&pool->failed, 1);
+}
+
+/* Run a stage table. `marks`, if not null, gets the time in nanoseconds at the start and after each stage. */
+int intaglio_run(Pool *pool, const int64_t *table, int32_t stages, int32_t count, int32_t position, int64_t *marks) {
+  Program program = {table, stages, count, position};
+  atomic_store(&pool->failed, 0);
+  pool->marks = marks ? marks + 1 : 0;
+  if (marks) marks[0] = now();
+  run_everywhere(pool, run_program, &program);
+  pool->marks = 0;
+  return atomic_load(&pool->failed);
+}
+
+const char *intaglio_last_error(void) { return last_error; }
+
+/* Ceilings. Vectors of the compiler's own kind keep this portable; the 8-bit peak needs the instruction itself. */
+typedef float Floats __attribute__((vector_size(64)));
+typedef uint64_t Words __attribute__((vector_size(64)));
+typedef struct { const char *data; size_t bytes; int repeats; uint64_t sinks[MOST_WORKERS][8]; } Reading;
+
+static void read_share(Pool *pool, int worker, void *context) {
+  Reading *reading = context;
+  size_t share = reading->bytes / pool->workers / 512 * 512;
+  const char *from = reading->data + share * worker;
+  Words a = {0}, b = {0}, c = {0}, d = {0};
+  for (int repeat = 0; repeat < reading->repeats; repeat++) {
+    for (size_t i = 0; i < share; i += 256) {
+      __builtin_prefetch(from + i + 4096);
+      __builtin_prefetch(from + i + 4096 + 64);
+      __builtin_prefetch(from + i + 4096 + 128);
+      __builtin_prefetch(from + i + 4096 + 192);
+      a ^= *(const Words *)(from + i);
+      b ^= *(const Words *)(from + i + 64);
+      c ^= *(const Words *)(from + i + 128);
+      d ^= *(const Words *)(from + i + 192);
+    }
+    __asm__ volatile("" ::: "memory");
+  }
+  a ^= b ^ c ^ d;
+  for (int i = 0; i < 8; i++) reading->sinks[worker][i] = a[i];
+}
+
+/* Bytes per second that all workers together read from `bytes` bytes at `data`, which is aligned to 64. */
+double intaglio_read_bandwidth(Pool *pool, const char *data, size_t bytes, int repeats) {
+  Reading *reading = calloc(1, sizeof *reading);
+  if (!reading) return 0;
+  reading->data = data, reading->bytes = bytes, reading->repeats = repeats;
+  int64_t start = now();
+  run_everywhere(pool, read_share, reading);
+  double seconds = (now() - start) * 1e-9;
+  free(reading);
+  return (double)(bytes / pool->workers / 512 * 512) * pool->workers * repeats / seconds;
+}
+
+typedef struct { long iterations; int eight_bit; float sinks[MOST_WORKERS]; } Counting;
+
+static void count_share(Pool *pool, int worker, void *context) {
+  (void)pool;
+  Counting *counting = context;
+#if defined(__AVX512VNNI__)
+  if (counting->eight_bit) {
+    __m512i s[16], x = _mm512_set1_epi32(worker);
+    for (int i = 0; i < 16; i++) s[i] = _mm512_setzero_si512();
+    for (long n = 0; n < counting->iterations; n++) {
+#define DOT(i) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(s[i]) : "v"(x));
+      DOT(0) DOT(1) DOT(2) DOT(3) DOT(4) DOT(5) DOT(6) DOT(7) DOT(8) DOT(9) DOT(10) DOT(11) DOT(12) DOT(13) DOT(14) DOT(15)
+    }
+    for (int i = 1; i < 16; i++) s[0] = _mm512_add_epi32(s[0], s[i]);
+    counting->sinks[worker] = (float)_mm512_reduce_add_epi32(s[0]);
+    return;
+  }
+#endif
+  Floats s[12], x = {0}, y = {0};
+  for (int i = 0; i < 12; i++) s[i] = x;
+  x += (float)worker, y += 0.5f;
+  for (long n = 0; n < counting->iterations; n++)
+    for (int i = 0; i < 12; i++) s[i] = s[i] * y + x;
+  for (int i = 1; i < 12; i++) s[0] += s[i];
+  counting->sinks[worker] = s[0][0];
+}
+
+/* Operations per second (a multiply-add counts two) of all workers together: 8-bit dot products where the machine has
+   them and `eight_bit` is set, float32 otherwise. */
+double intaglio_peak_operations(Pool *pool, int eight_bit, long iterations) {
+#if !defined(__AVX512VNNI__)
+  eight_bit = 0;
+#endif
+  Counting *counting = calloc(1, sizeof *counting);
+  if (!counting) return 0;
+  counting->iterations = iterations, counting->eight_bit = eight_bit;
+  int64_t start = now();
+  run_everywhere(pool, count_share, counting);
+  double seconds = (now() - start) * 1e-9;
+  free(counting);
+  return (eight_bit ? 16 * 128.0 : 12 * 32.0) * iterations * pool->workers / seconds;
+}

@@ -1,0 +1,105 @@
+"""What the compiler knows of the hardware it compiles for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from intaglio.compiler.errors import TargetError
+
+# Instruction-set levels that `cpu:<name>` accepts: LLVM processor, triple, C flags, features needed, kernel family.
+_VNNI_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
+_AVX2_FEATURES = ("avx2", "fma", "f16c")
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU to compile for; `features` must all be there to run the code."""
+
+    name: str
+    cpu: str  # LLVM's name of the processor
+    triple: str
+    features: tuple[str, ...]  # as in /proc/cpuinfo
+    instructions: str  # the kernels' family: "plain" or "avx512-vnni"
+    c_flags: tuple[str, ...]  # for the C runtime
+
+    def missing_on(self, features: frozenset[str], machine: str) -> tuple[str, ...]:
+        """What a machine lacks to run code for this target."""
+        architecture = self.triple.split("-")[0]
+        foreign = () if machine == architecture else (architecture,)
+        return foreign + tuple(feature for feature in self.features if feature not in features)
+
+    def missing_here(self) -> tuple[str, ...]:
+        """What this machine lacks to run code for this target."""
+        return self.missing_on(host_features(), platform.machine())
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Target:
+        """From JSON text; raises `TargetError` for anything else."""
+        try:
+            values = json.loads(text)
+            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            return cls(**fields)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise TargetError(f"target: not a target description ({error}); see `intaglio doctor --json`") from error
+
+
+NAMED_TARGETS = (
+    Target("cpu:x86-64-v3", "x86-64-v3", _X86, _AVX2_FEATURES, "plain", ("-march=x86-64-v3",)),
+    Target("cpu:avx512-vnni", "cascadelake", _X86, _VNNI_FEATURES + _AVX2_FEATURES, "avx512-vnni", ("-march=cascadelake",)),
+    Target("cpu:aarch64", "generic", _ARM, (), "plain", ()),
+)
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """The instruction-set features of this machine, by the names in /proc/cpuinfo."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def host_target() -> Target:
+    """The widest target that this machine runs; raises `TargetError` on machines we have no kernels for."""
+    machine, features = platform.machine(), host_features()
+    if machine == "aarch64":
+        return dataclasses.replace(NAMED_TARGETS[2], name="cpu")
+    for target in (NAMED_TARGETS[1], NAMED_TARGETS[0]):
+        if not target.missing_on(features, machine):
+            return dataclasses.replace(target, name="cpu")
+    needed = ", ".join(_AVX2_FEATURES)
+    raise TargetError(f"target: this {machine} CPU lacks what kernels need ({needed}, or aarch64); use another machine")
+
+
+def resolve_target(target: str | Path | Target) -> Target:
+    """The target called `target`: "cpu" (this machine), a name as in `NAMED_TARGETS`, or the path of a JSON description.
+
+    Raises:
+        TargetError: for anything else; the message lists what there is.
+    """
+    if isinstance(target, Target):
+        return target
+    if str(target) == "cpu":
+        return host_target()
+    for named in NAMED_TARGETS:
+        if named.name == str(target):
+            return named
+    if str(target).endswith(".json") and Path(target).is_file():
+        return Target.from_json(Path(target).read_text())
+    known = ", ".join(["cpu", *(named.name for named in NAMED_TARGETS)])
+    raise TargetError(f"target: {str(target)!r} is unknown; choose one of {known}, or give the path of a .json description")

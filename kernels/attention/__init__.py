@@ -1,0 +1,1 @@
+"""Grouped-query attention over a static KV cache: decoding and prefill."""

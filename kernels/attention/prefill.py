@@ -1,0 +1,161 @@
+"""Attention of many tokens: causal flash attention (Dao et al. 2022; loop order of Dao 2023), no N × N buffer.
+
+1. a tile of queries goes over blocks of 64 positions with an online softmax; blocks above the diagonal are skipped;
+2. scores and outputs are register-tiled products: a vector of 16 positions (or of 16 components) times scalars;
+3. tiles of one head are dealt to the workers in turn, which balances the triangle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+from intaglio.kernels import tir
+from intaglio.kernels.attention.cache import BLOCK, CacheViews, Heads
+from intaglio.kernels.attention.decode import LOWEST
+from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
+
+
+@dataclass(frozen=True)
+class PrefillAttention:
+    """Attend for `count` tokens from `position` on, whose queries are rotated and scaled and whose keys are cached.
+
+    Pointers: projection float32 `[count, heads.stride]`, keys, values, result float32 `[count, stride]`.
+    """
+
+    heads: Heads
+    stride: int
+
+    @property
+    def pointers(self) -> dict[str, str]:
+        """Pointer arguments in order."""
+        return {"projection": "float32", "keys": "float32", "values": "float32", "result": "float32"}
+
+    def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
+        """Write the kernel's code into the function being built."""
+        rows = 8 if instructions is Instructions.AVX512_VNNI else 2
+        writer = _Writer(self, frame, rows)
+        tiles = tir.bind(tirx.floordiv(frame.count + tir.int32(rows - 1), tir.int32(rows)))
+        frame.each_dealt(tiles * tir.int32(self.heads.heads), lambda unit: writer.unit(unit, tiles))
+
+
+class _Writer:
+    """Views of one call's buffers, and the code over them."""
+
+    def __init__(self, kernel: PrefillAttention, frame: KernelFrame, rows: int) -> None:
+        heads = kernel.heads
+        self.kernel, self.heads, self.frame, self.rows = kernel, heads, frame, rows
+        self.vectors = heads.head_dim // heads.lanes
+        tokens = frame.count + tir.int32(8)
+        self.projection = frame.buffer("projection", (tokens, heads.stride), "float32")
+        blocks = heads.capacity // LANES
+        self.keys = frame.buffer("keys", (heads.kv_heads, blocks, heads.head_dim, LANES), "float32")
+        self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
+        self.result = frame.buffer("result", (tokens, kernel.stride), "float32")
+        self.weights = [tir.local((BLOCK,)) for _ in range(rows)]
+        self.output = [tir.local((heads.head_dim,)) for _ in range(rows)]
+        self.largest, self.total, self.shrink = (tir.local((rows,)) for _ in range(3))
+
+    def unit(self, unit: Expression, tiles: Expression) -> None:
+        """One tile of queries of one head."""
+        head = tir.bind(tirx.floordiv(unit, tiles))
+        row = tir.bind(tirx.floormod(unit, tiles) * tir.int32(self.rows))
+        kv_head = tir.bind(tirx.floordiv(head, tir.int32(self.heads.repeat)))
+        self.clear()
+        last = self.frame.position + tirx.Min(row + tir.int32(self.rows), self.frame.count) - tir.int32(1)
+        last = tir.bind(last)
+        with T.serial(tirx.floordiv(last, tir.int32(BLOCK)) + tir.int32(1)) as block:
+            first = tir.bind(block * tir.int32(BLOCK))
+            for pair in range(0, BLOCK // LANES, 2):
+                self.scores(head, kv_head, row, first, pair)
+            for index in range(self.rows):
+                self.softmax(index)
+            self.accumulate(kv_head, first, tirx.Min(tir.int32(BLOCK), last + tir.int32(1) - first))
+        self.write(head, row)
+
+    def clear(self) -> None:
+        """Start a tile."""
+        for row in range(self.rows):
+            tir.store(self.largest, [row], tir.float32(LOWEST))
+            tir.store(self.total, [row], tir.float32(0.0))
+            for vector in range(self.vectors):
+                tir.store(self.output[row], [vector * self.heads.lanes], tir.zeros(self.heads.lanes))
+
+    def scores(self, head: Expression, kv_head: Expression, row: Expression, first: Expression, pair: int) -> None:
+        """Scores of the tile against 32 positions, masked, into `weights`."""
+        sums = [tir.local((2, LANES)) for _ in range(self.rows)]
+        for index in range(self.rows):
+            for part in range(2):
+                tir.store(sums[index], [part, 0], tir.zeros())
+        block = tir.bind(tirx.floordiv(first, tir.int32(LANES)) + tir.int32(pair))
+        with T.serial(self.heads.head_dim) as component:
+            keys = [
+                tir.bind(tir.load(self.keys, [kv_head, block + tir.int32(part), component, 0])) for part in range(2)
+            ]
+            for index in range(self.rows):
+                at = [row + tir.int32(index), head * tir.int32(self.heads.head_dim) + component]
+                query = tir.spread(tir.bind(self.projection[tuple(at)]))
+                for part in range(2):
+                    running = tir.load(sums[index], [part, 0])
+                    tir.store(sums[index], [part, 0], tir.fused_multiply_add(keys[part], query, running))
+        for part in range(2):
+            base = first + tir.int32((pair + part) * LANES)
+            positions = tirx.Ramp(base, tir.int32(1), LANES)
+            for index in range(self.rows):
+                own = self.frame.position + row + tir.int32(index)
+                score = tirx.Select(
+                    positions <= tir.spread(own), tir.load(sums[index], [part, 0]), tir.spread(tir.float32(LOWEST))
+                )
+                tir.store(self.weights[index], [(pair + part) * LANES], score)
+
+    def softmax(self, row: int) -> None:
+        """Online softmax of one row's block: scores become weights; the output's shrinking is left in `shrink`."""
+        starts = range(0, BLOCK, LANES)
+        peak = tir.load(self.weights[row], [0])
+        for start in starts[1:]:
+            peak = tirx.Max(peak, tir.load(self.weights[row], [start]))
+        peak = tir.bind(tirx.Max(self.largest[row], tir.max_lanes(peak)))
+        shrink = tir.bind(tir.exponential(self.largest[row] - peak, 1))
+        parts = [
+            tir.exponential(tir.load(self.weights[row], [start]) - tir.spread(peak)) for start in starts
+        ]
+        for start, part in zip(starts, parts, strict=True):
+            tir.store(self.weights[row], [start], part)
+        total = tir.sum_lanes((parts[0] + parts[1]) + (parts[2] + parts[3]))
+        tir.store(self.total, [row], self.total[row] * shrink + total)
+        tir.store(self.largest, [row], peak)
+        tir.store(self.shrink, [row], shrink)
+
+    def accumulate(self, kv_head: Expression, first: Expression, positions: Expression) -> None:
+        """Shrink the output and add the block's weighted values; uncached rows are never read."""
+        lanes = self.heads.lanes
+        for pair in range(0, self.vectors, 2):
+            parts = range(pair, min(pair + 2, self.vectors))
+            sums = [tir.local((2, lanes)) for _ in range(self.rows)]
+            for row in range(self.rows):
+                for slot, vector in enumerate(parts):
+                    value = tir.load(self.output[row], [vector * lanes], lanes)
+                    tir.store(sums[row], [slot, 0], value * tir.spread(self.shrink[row], lanes))
+            with T.serial(positions) as position:
+                at = [kv_head, first + position]
+                values = [tir.bind(tir.load(self.values, [*at, vector * lanes], lanes)) for vector in parts]
+                for row in range(self.rows):
+                    weight = tir.spread(tir.bind(self.weights[row][position]), lanes)
+                    for slot, value in enumerate(values):
+                        running = tir.load(sums[row], [slot, 0], lanes)
+                        tir.store(sums[row], [slot, 0], tir.fused_multiply_add(value, weight, running, lanes))
+            for row in range(self.rows):
+                for slot, vector in enumerate(parts):
+                    tir.store(self.output[row], [vector * lanes], tir.load(sums[row], [slot, 0], lanes))
+
+    def write(self, head: Expression, row: Expression) -> None:
+        """Normalise the tile into the result; rows beyond the last token land in its padding."""
+        lanes = self.heads.lanes
+        for index in range(self.rows):
+            inverse = tir.bind(tir.float32(1.0) / self.total[index])
+            for vector in range(self.vectors):
+                column = head * tir.int32(self.heads.head_dim) + tir.int32(vector * lanes)
+                value = tir.load(self.output[index], [vector * lanes], lanes) * tir.spread(inverse, lanes)
+                tir.store(self.result, [row + tir.int32(index), column], value)

@@ -1,0 +1,64 @@
+"""All kernels by name, and their parameters as JSON.
+
+Importing this module imports TVM: only code generation and tests do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any, Protocol
+
+from intaglio.kernels.attention.cache import RotateAndCache
+from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
+from intaglio.kernels.attention.prefill import PrefillAttention
+from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
+from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.linear.floating import FloatLinear
+from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
+from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
+from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.tir import KernelFrame
+
+
+class Kernel(Protocol):
+    """What code generation asks of a kernel."""
+
+    @property
+    def pointers(self) -> dict[str, str]:
+        """Pointer arguments in order: name → element type."""
+
+    def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
+        """Write the kernel's code into the function being built."""
+
+
+KERNELS: tuple[type[Any], ...] = (
+    CombineAttention,
+    DecodeAttention,
+    FloatEmbedding,
+    FloatLinear,
+    PrefillAttention,
+    QuantizeActivation,
+    QuantizedEmbedding,
+    QuantizedMatrixMatrix,
+    QuantizedMatrixVector,
+    RmsNorm,
+    RotateAndCache,
+)
+
+
+def kernel_from_json(name: str, parameters: dict[str, Any]) -> Kernel:
+    """The kernel of class `name` with `parameters`; a KeyError or TypeError means a file of another version."""
+    classes = {kernel.__name__: kernel for kernel in KERNELS}
+    kernel: Kernel = _build(classes[name], parameters)
+    return kernel
+
+
+def _build(cls: type[Any], values: dict[str, Any]) -> Any:
+    types = typing.get_type_hints(cls)
+    fields = {
+        name: _build(types[name], value) if dataclasses.is_dataclass(types[name]) else value
+        for name, value in values.items()
+    }
+    return cls(**fields)

@@ -1,0 +1,1 @@
+"""Linear layers: y = x Wᵀ, with quantised or floating-point weights."""

@@ -1,0 +1,120 @@
+"""Floating-point weights (float32, bfloat16) × float32 activations, one token or many.
+
+Sixteen rows share a vector, so each column costs one multiply-add with the activation in every lane and no
+horizontal sums. bfloat16 pairs are widened by a shift and a mask; activations are not rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T  # noqa: N812
+
+from intaglio.kernels import tir
+from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.linear.layout import ROWS, FloatWeight
+from intaglio.kernels.tir import Expression, KernelFrame, tirx
+
+PREFETCH_BYTES = 4096
+TOKENS = 6  # per tile of the matrix-matrix kernel, at most `PADDING`
+PADDING = 8  # token buffers must have room for this many tokens more than `count`: the last tile is computed whole
+
+
+@dataclass(frozen=True)
+class FloatLinear:
+    """`result[token, rows] = x Wᵀ` for `count` tokens, or for one token of which every worker has its own copy.
+
+    Pointers: weight, activation float32 `[tokens, activation_stride]`, result float32 `[tokens, result_stride]`.
+    """
+
+    weight: FloatWeight
+    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    activation_stride: int
+    result_stride: int
+    single: bool  # one token, activations `[workers, activation_stride]`
+
+    @property
+    def pointers(self) -> dict[str, str]:
+        """Pointer arguments in order."""
+        element = "float32" if self.weight.dtype == "float32" else "uint32"
+        return {"weight": element, "activation": "float32", "result": "float32"}
+
+    def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
+        """Write the kernel's code into the function being built."""
+        del instructions  # LLVM vectorises multiply-adds equally well for every family
+        writer = _Writer(self, frame)
+        frame.each_own(self.weight.blocks // self.weight.interleave, writer.unit)
+
+
+class _Writer:
+    """Views of one call's buffers, and the code over them."""
+
+    def __init__(self, kernel: FloatLinear, frame: KernelFrame) -> None:
+        self.kernel, self.frame = kernel, frame
+        weight = kernel.weight
+        self.pair = 2 if weight.dtype == "bfloat16" else 1
+        steps = weight.padded_columns // self.pair
+        self.tile = 1 if kernel.single else TOKENS
+        tokens = frame.workers if kernel.single else frame.count + tir.int32(PADDING)
+        self.weight = frame.buffer("weight", (weight.blocks, steps, ROWS), kernel.pointers["weight"])
+        self.activation = frame.buffer("activation", (tokens, kernel.activation_stride), "float32")
+        self.result = frame.buffer("result", (tokens, kernel.result_stride), "float32")
+        self.steps = steps
+
+    def unit(self, unit: Expression) -> None:
+        """One block of rows (or a gate and an up block) times all tokens."""
+        unit = tir.bind(unit)
+        if self.kernel.single:
+            self.tokens(unit, self.frame.worker, tir.int32(0))
+            return
+        tiles = tirx.floordiv(self.frame.count + tir.int32(TOKENS - 1), tir.int32(TOKENS))
+        with T.serial(tiles) as tile:
+            first = tir.bind(tile * tir.int32(TOKENS))
+            self.tokens(unit, first, first)
+
+    def tokens(self, unit: Expression, source: Expression, target: Expression) -> None:
+        """A tile of tokens: activations from row `source` on, results from row `target` on."""
+        parts = self.kernel.weight.interleave
+        total = tir.local((self.tile, parts, ROWS))
+        for row in range(self.tile):
+            for part in range(parts):
+                tir.store(total, [row, part, 0], tir.zeros())
+        with T.serial(self.steps) as step:
+            for part in range(parts):
+                self.step(unit * tir.int32(parts) + tir.int32(part), part, step, source, total)
+        for row in range(self.tile):
+            sums = [tir.bind(tir.load(total, [row, part, 0])) for part in range(parts)]
+            self.write(unit, target + tir.int32(row), sums)
+
+    def step(
+        self, block: Expression, part: int, step: Expression, source: Expression, total: Expression
+    ) -> None:
+        """One column, or one pair of columns."""
+        packed = tir.bind(tir.load(self.weight, [block, step, 0]))
+        if self.kernel.single:
+            tir.prefetch(self.weight, [block, step, PREFETCH_BYTES // 4])
+        for column, values in enumerate(self.widen(packed)):
+            for row in range(self.tile):
+                at = [source + tir.int32(row), step * tir.int32(self.pair) + tir.int32(column)]
+                activation = tir.spread(tir.bind(self.activation[tuple(at)]))
+                running = tir.fused_multiply_add(values, activation, tir.load(total, [row, part, 0]))
+                tir.store(total, [row, part, 0], running)
+
+    def widen(self, packed: Expression) -> list[Expression]:
+        """The packed columns as float32 vectors."""
+        if self.pair == 1:
+            return [packed]
+        low = packed << tir.spread(tir.constant(16, "uint32"))
+        high = packed & tir.spread(tir.constant(0xFFFF0000, "uint32"))
+        return [tir.bind(tir.reinterpret(half, "float32x16")) for half in (low, high)]
+
+    def write(self, unit: Expression, token: Expression, sums: list[Expression]) -> None:
+        """The epilogue for one token."""
+        at = [token, unit * tir.int32(ROWS)]
+        if self.kernel.epilogue == "swiglu":
+            gate, up = sums
+            tir.store(self.result, at, gate * tir.logistic(gate) * up)
+        elif self.kernel.epilogue == "add":
+            tir.store(self.result, at, tir.load(self.result, at) + sums[0])
+        else:
+            tir.store(self.result, at, sums[0])

@@ -1,0 +1,29 @@
+"""y = x Wᵀ, naively, in float64: what every kernel in this folder must compute."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def dequantize(codes: NDArray[np.integer], scale: Array, minimum: Array | None, offset: int) -> Array:
+    """`[rows, columns]` codes with `[rows, groups]` scales (and minima) → float64 `[rows, columns]`."""
+    rows, columns = codes.shape
+    groups = scale.shape[1]
+    values = (codes.astype(np.float64) - offset).reshape(rows, groups, columns // groups) * scale[:, :, None]
+    if minimum is not None:
+        values = values + minimum[:, :, None]
+    return values.reshape(rows, columns)
+
+
+def linear(x: Array, weight: Array) -> Array:
+    """`[tokens, columns]` × `[rows, columns]` → `[tokens, rows]`."""
+    return x @ weight.T
+
+
+def linear_swiglu(x: Array, weight: Array) -> Array:
+    """The two halves of the rows as gate and up: silu(gate) · up, `[tokens, rows / 2]`."""
+    gate, up = np.split(linear(x, weight), 2, axis=1)
+    return gate / (1 + np.exp(-gate)) * up

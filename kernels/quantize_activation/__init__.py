@@ -1,0 +1,1 @@
+"""Run-time quantisation of activations to int8, one scale per group."""

@@ -1,0 +1,1 @@
+"""Rotary position embedding, and the static KV cache that rotated keys go into."""

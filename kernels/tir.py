@@ -1,0 +1,223 @@
+"""The vocabulary in which kernels are written: 16-lane vectors over TVM's TIR builder.
+
+A kernel has the scalars `worker`, `workers` (who am I, of how many), `count` (tokens in this call) and `position` (tokens
+already in the cache), all int32, and its pointers. Pointers must be aligned to 64 bytes:
+TVM assumes it without checking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T  # noqa: N812  (the name everybody uses)
+
+from intaglio.kernels.instructions import Instructions
+
+LANES = 16  # float32 lanes of the widest vector; LLVM splits it where registers are narrower
+Expression = Any  # TVM's expressions carry no usable static types
+
+
+def primitive(dtype: str) -> Any:
+    """TVM's type object for `dtype`, e.g. "float32x16"."""
+    return tvm.ir.PrimType(dtype)
+
+
+def pointer_type(dtype: str) -> Any:
+    """TVM's type object for a pointer to `dtype`."""
+    return tvm.ir.PointerType(primitive(dtype))
+
+
+def constant(value: float, dtype: str) -> Expression:
+    """A scalar constant."""
+    return tirx.const(value, dtype)
+
+
+def float32(value: float) -> Expression:
+    """A float32 constant."""
+    return tirx.const(value, "float32")
+
+
+def int32(value: int) -> Expression:
+    """An int32 constant."""
+    return tirx.const(value, "int32")
+
+
+def spread(value: Expression, lanes: int = LANES) -> Expression:
+    """`value` in every lane."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def zeros(lanes: int = LANES) -> Expression:
+    """A float32 vector of zeros."""
+    return spread(float32(0.0), lanes)
+
+
+def bind(value: Expression) -> Expression:
+    """Evaluate `value` here, once."""
+    return T.Bind(value)
+
+
+def load(buffer: Expression, index: Sequence[Expression], lanes: int = LANES) -> Expression:
+    """A vector of `lanes` elements from `index` on."""
+    dtype = str(buffer.dtype)
+    return buffer.vload(list(index), f"{dtype}x{lanes}" if lanes > 1 else dtype)
+
+
+def store(buffer: Expression, index: Sequence[Expression], value: Expression) -> None:
+    """Write `value`, a scalar or a vector, from `index` on."""
+    T.add_to_parent(buffer.vstore(list(index), value))
+
+
+def local(shape: Sequence[int], dtype: str = "float32") -> Expression:
+    """A buffer in registers or on the stack, of at most 1 KiB: TVM would put a larger one on the heap."""
+    return T.alloc_buffer(tuple(shape), dtype, scope="global")
+
+
+def reinterpret(value: Expression, dtype: str) -> Expression:
+    """The same bits as another type."""
+    return tirx.reinterpret(dtype, value)
+
+
+def intrinsic(name: str, dtype: str, *arguments: Expression) -> Expression:
+    """A call of a pure LLVM intrinsic."""
+    return tirx.call_llvm_pure_intrin(primitive(dtype), name, *arguments)
+
+
+def _vector(lanes: int) -> str:
+    return f"float32x{lanes}" if lanes > 1 else "float32"
+
+
+def fused_multiply_add(a: Expression, b: Expression, c: Expression, lanes: int = LANES) -> Expression:
+    """`a · b + c`, rounded once."""
+    return intrinsic("llvm.fma", _vector(lanes), a, b, c)
+
+
+def absolute(value: Expression, lanes: int = LANES) -> Expression:
+    """|value|."""
+    return intrinsic("llvm.fabs", _vector(lanes), value)
+
+
+def round_even(value: Expression, lanes: int = LANES) -> Expression:
+    """To the nearest integer, halves to even."""
+    return intrinsic("llvm.nearbyint", _vector(lanes), value)
+
+
+def square_root(value: Expression) -> Expression:
+    """Of a float32 scalar."""
+    return intrinsic("llvm.sqrt", "float32", value)
+
+
+def sum_lanes(vector: Expression) -> Expression:
+    """The sum of a float32 vector's lanes, in lane order."""
+    return intrinsic("llvm.vector.reduce.fadd", "float32", float32(0.0), vector)
+
+
+def max_lanes(vector: Expression) -> Expression:
+    """The largest lane of a float32 vector."""
+    return intrinsic("llvm.vector.reduce.fmax", "float32", vector)
+
+
+def sum_integer_lanes(vector: Expression) -> Expression:
+    """The sum of an int32 vector's lanes."""
+    return intrinsic("llvm.vector.reduce.add", "int32", vector)
+
+
+def prefetch(buffer: Expression, index: Sequence[Expression]) -> None:
+    """Ask for the cache line at `index`; an address outside the buffer does no harm."""
+    address = tirx.address_of(buffer[tuple(index)])
+    T.evaluate(
+        tirx.call_llvm_intrin(primitive("void"), "llvm.prefetch", address, int32(0), int32(3), int32(1))
+    )
+
+
+# 2^f on [-1/2, 1/2] by its Taylor series: relative error below 3e-7.
+_EXP2_COEFFICIENTS = (
+    1.0,
+    0.6931471805599453,
+    0.2402265069591007,
+    0.05550410866482158,
+    0.009618129107628477,
+    0.0013333558146428443,
+    0.00015403530393381608,
+)
+
+
+def exponential(value: Expression, lanes: int = LANES) -> Expression:
+    """e^value for float32 vectors, relative error about 3e-7; below -87 it gives about 1e-38, above 88 it is undefined."""
+    clamped = bind(tirx.Max(value, spread(float32(-87.0), lanes)))
+    scaled = bind(clamped * spread(float32(1.4426950408889634), lanes))
+    whole = bind(round_even(scaled, lanes))
+    fraction = bind(scaled - whole)
+    polynomial = spread(float32(_EXP2_COEFFICIENTS[-1]), lanes)
+    for coefficient in reversed(_EXP2_COEFFICIENTS[:-1]):
+        polynomial = fused_multiply_add(polynomial, fraction, spread(float32(coefficient), lanes), lanes)
+    integer = f"int32x{lanes}" if lanes > 1 else "int32"
+    bits = reinterpret(bind(polynomial), integer) + (whole.astype(integer) << spread(int32(23), lanes))
+    return bind(reinterpret(bits, _vector(lanes)))
+
+
+def logistic(value: Expression) -> Expression:
+    """1 / (1 + e^-value)."""
+    one = spread(float32(1.0))
+    # The exponential is undefined above 88, where the logistic function is 0 to float32 precision anyway.
+    return one / (one + exponential(tirx.Min(zeros() - value, spread(float32(87.0)))))
+
+
+def dot4(accumulator: Expression, codes: Expression, activation: Expression, instructions: Instructions) -> Expression:
+    """Sixteen sums of four products of bytes.
+
+    Args:
+        accumulator: int32x16.
+        codes: int32x16, each four unsigned bytes.
+        activation: int32 scalar, four signed bytes, the same for every lane.
+        instructions: the family to use.
+    """
+    if instructions is Instructions.AVX512_VNNI:
+        # LLVM 22 takes bytes where older ones took int32x16, hence not TVM's own wrapper.
+        return intrinsic(
+            "llvm.x86.avx512.vpdpbusd.512",
+            "int32x16",
+            accumulator,
+            reinterpret(codes, "uint8x64"),
+            reinterpret(spread(activation), "int8x64"),
+        )
+    for byte in range(4):
+        code = (codes >> spread(int32(8 * byte))) & spread(int32(255))
+        factor = (activation << int32(24 - 8 * byte)) >> int32(24)
+        accumulator = accumulator + code * spread(factor)
+    return accumulator
+
+
+@dataclass(frozen=True)
+class KernelFrame:
+    """Where a kernel's code goes: its scalars and pointers in the function being built."""
+
+    worker: Expression
+    workers: Expression
+    count: Expression
+    position: Expression
+    pointers: Mapping[str, Expression] = field(repr=False)
+
+    def buffer(self, name: str, shape: Sequence[Any], dtype: str) -> Expression:
+        """A view of pointer `name`."""
+        return T.decl_buffer(tuple(shape), dtype, data=self.pointers[name])
+
+    def each_own(self, units: Expression | int, body: Callable[[Expression], None]) -> None:
+        """Run `body(unit)` for this worker's contiguous share of `units`."""
+        units = int32(units) if isinstance(units, int) else units
+        share = bind(tirx.floordiv(units + self.workers - int32(1), self.workers))
+        start = bind(tirx.Min(self.worker * share, units))
+        length = bind(tirx.Min(share, units - start))
+        with T.serial(length) as step:
+            body(start + step)
+
+    def each_dealt(self, units: Expression | int, body: Callable[[Expression], None]) -> None:
+        """Run `body(unit)` for every `workers`-th unit: balanced where neighbours cost alike."""
+        units = int32(units) if isinstance(units, int) else units
+        length = bind(tirx.floordiv(units - self.worker + self.workers - int32(1), self.workers))
+        with T.serial(tirx.Max(length, int32(0))) as step:
+            body(step * self.workers + self.worker)
