@@ -12,7 +12,7 @@ from intaglio.compiler.ir.functions import DOMAIN
 
 SITE = "intaglio.site"
 SMALL = 65536  # elements; larger tensors are weights, and reading them is left to those who mean to
-Attributes = Mapping[str, int | float | str | Sequence[int]]
+Attributes = Mapping[str, int | float | str | Sequence[int] | ir.TensorProtocol]
 
 
 def constant(value: ir.Value | None, limit: int = SMALL) -> NDArray[np.generic] | None:
@@ -88,12 +88,25 @@ def insert_integers(before: ir.Node, numbers: Sequence[int]) -> ir.Value:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let all that use `old`, graph outputs included, use `new`, which takes over its type and output name."""
+    """Let all that use `old`, graph outputs included, use `new`, which takes over type and output name."""
     new.type = new.type or old.type
     new.shape = new.shape or old.shape
     if old.is_graph_output():
         old.name, new.name = f"{old.name}.replaced", old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def supersede(old: ir.Node, new: ir.Node) -> None:
+    """Put `new` in the place of `old`: its users, its name, the names of its outputs, and its metadata."""
+    old_name, old.name = old.name, f"{old.name}.superseded"
+    new.name = old_name
+    new.metadata_props.update(old.metadata_props)
+    for before, after in zip(old.outputs, new.outputs, strict=True):
+        name = before.name
+        before.name = f"{name}.superseded"
+        after.type, after.shape = after.type or before.type, after.shape or before.shape
+        before.replace_all_uses_with(after, replace_graph_outputs=True)
+        after.name = name
 
 
 def remove_unused(model: ir.Model) -> None:

@@ -11,15 +11,10 @@ import onnx_ir as ir
 
 from intaglio.passes.linears import Linear
 from intaglio.passes.quantize.formats import FloatType
-from intaglio.passes.quantize.sites import (
-    add_initializer,
-    equal_values,
-    first_reader,
-    linears_of,
-    replace_weight,
-)
+from intaglio.passes.quantize.sites import equal_values, first_reader, linears_of, replace_weight
 from intaglio.passes.result import Applied, Certificate, PassResult
-from intaglio.passes.rewriting import insert, remove_unused
+from intaglio.passes.rewriting import remove_unused
+from intaglio.passes.store_weight import store_weight
 from intaglio.passes.weights import Weight
 
 STORED_FORMATS: Mapping[FloatType, str] = {"fp32": "float float", "bf16": "float bfloat16"}
@@ -59,10 +54,7 @@ def _install(model: ir.Model, linear: Linear, wanted: FloatType) -> ir.Value:
     weight, dtype = linear.weight, ir.DataType.FLOAT if wanted == "fp32" else ir.DataType.BFLOAT16
     tensor = ir.LazyTensor(lambda: _materialize(weight, dtype), dtype, ir.Shape(weight.shape))
     before = first_reader(model.graph, equal_values(weight))
-    stored = add_initializer(model.graph, f"{linear.site}.{wanted}", tensor)
-    if wanted == "fp32":
-        return stored
-    return insert(before, "Cast", [stored], {"to": int(ir.DataType.FLOAT)}).outputs[0]
+    return store_weight(model, before, f"{linear.site}.{wanted}", {"plain": tensor}, 0)
 
 
 def _materialize(weight: Weight, dtype: ir.DataType) -> ir.TensorProtocol:

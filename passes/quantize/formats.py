@@ -83,7 +83,7 @@ class Treatment:
     """What happens to one linear layer.
 
     `weights` is a format to round to, a floating-point type, or `None` for the model's own grid; `activations` is
-    `None` for floating point. The default keeps the weights and rounds activations before quantised ones.
+    `None` for floating point. The default keeps weights and rounds activations before integer ones.
     """
 
     weights: WeightFormat | FloatType | None = None

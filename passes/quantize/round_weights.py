@@ -8,19 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from intaglio.compiler.ir.functions import DOMAIN, dequantize_affine, ensure_function
 from intaglio.passes.linears import Linear
 from intaglio.passes.quantize.formats import WeightFormat
 from intaglio.passes.quantize.rounding import Rounded, round_block
-from intaglio.passes.quantize.sites import (
-    add_initializer,
-    equal_values,
-    first_reader,
-    linears_of,
-    replace_weight,
-)
+from intaglio.passes.quantize.sites import equal_values, first_reader, linears_of, replace_weight
 from intaglio.passes.result import Applied, Certificate, Declined, PassResult
-from intaglio.passes.rewriting import insert, remove_unused
+from intaglio.passes.rewriting import remove_unused
+from intaglio.passes.store_weight import store_weight
 from intaglio.passes.tensors import pack_codes
 from intaglio.passes.weights import Float32, Weight
 
@@ -122,20 +116,10 @@ class _Meter:
 
 
 def _install(model: ir.Model, linear: Linear, form: WeightFormat, blocks: list[Rounded]) -> ir.Value:
-    graph, (rows, columns) = model.graph, linear.weight.shape
-    before = first_reader(graph, equal_values(linear.weight))
-    codes, *others = (
-        add_initializer(graph, f"{linear.site}.{form}.{name}", tensor)
-        for name, tensor in _tensors(form, blocks, (rows, columns))
-    )
-    if form.scheme == "minimum":
-        ensure_function(model, dequantize_affine())
-        attributes = {"block_size": form.group or columns}
-        inputs = [codes, *others]
-        return insert(before, "DequantizeAffine", inputs, attributes, domain=DOMAIN).outputs[0]
-    wide = insert(before, "Cast", [others[0]], {"to": int(ir.DataType.FLOAT)}).outputs[0]
-    attributes = {"axis": 1, "block_size": form.group or columns}
-    return insert(before, "DequantizeLinear", [codes, wide, *others[1:]], attributes).outputs[0]
+    before = first_reader(model.graph, equal_values(linear.weight))
+    parts = dict(_tensors(form, blocks, linear.weight.shape))
+    block = form.group or linear.weight.shape[1]
+    return store_weight(model, before, f"{linear.site}.{form}", parts, block)
 
 
 def _tensors(

@@ -42,14 +42,6 @@ def first_reader(graph: ir.Graph, values: Sequence[ir.Value]) -> ir.Node:
     return next(node for node in graph if node in readers)
 
 
-def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """Register `tensor` under `name`, which must be new."""
-    tensor.name = name
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)  # type: ignore[arg-type]
-    graph.register_initializer(value)
-    return value
-
-
 def replace_weight(weight: Weight, new: ir.Value) -> str:
     """Let every reader of the stored weight read `new`; the text returned names those beside the layer."""
     others = [node for value in equal_values(weight) for node in value.consumers()]
