@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py --python PEERS/bin/python --prefill 512 --decode 128 --threads 2 --rounds 5
 
-Per rival: `prefill_tokens_per_second`, and `decode_tokens_per_second` after a prompt of 32 tokens and after the whole
-prefill, each as median, min and max of the rounds; and its greedy continuation of a fixed prompt, to be read first.
+Per rival: `prefill_tokens_per_second`, and `decode_tokens_per_second` after a prompt of 32 tokens and after
+the whole prefill, each as median, min and max of the rounds; and its greedy continuation of a fixed prompt.
 """
 
 from __future__ import annotations

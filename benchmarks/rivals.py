@@ -1,7 +1,7 @@
 """The rivals behind one interface, so that one loop times them all.
 
-`time(prompt, count)` gives the seconds for a prompt and for `count` tokens after it; `complete(prompt, count)` the greedy
-continuation; `encode` and `decode` are the rival's own tokenizer. Each imports its package when it is made.
+`time(prompt, count)` gives the seconds for a prompt and for `count` tokens more; `complete(prompt, count)`
+gives the greedy continuation; `encode` and `decode` are the rival's own tokenizer. Packages load on use.
 """
 
 from __future__ import annotations
