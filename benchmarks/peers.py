@@ -43,7 +43,7 @@ def ask(python: str, script: str, arguments: list[str]) -> Any:
     )
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-15:])
-        raise PeerError(f"{script} {' '.join(arguments[:1])}: exit status {done.returncode}\n{tail}")
+        raise PeerError(f"{' '.join([script, *arguments[:1]])}: exit status {done.returncode}\n{tail}")
     return json.loads(done.stdout)
 
 
