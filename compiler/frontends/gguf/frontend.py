@@ -8,6 +8,7 @@ from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.gguf.llama import build_llama
 from intaglio.compiler.frontends.gguf.llama_layout import ARCHITECTURE, read_layout
 from intaglio.compiler.frontends.gguf.reader import MAGIC, GgufFile, open_gguf
+from intaglio.compiler.frontends.gguf.tokenizer import build_tokenizer
 from intaglio.compiler.frontends.traced import Traced
 
 
@@ -32,7 +33,8 @@ class GgufFrontend:
         _check_architecture(file)
         layout = read_layout(file)
         model = build_llama(file, layout)
-        return Traced(model, layout.architecture, None, path, len(file.data))
+        tokenizer = build_tokenizer(file.metadata)
+        return Traced(model, layout.architecture, tokenizer, path, len(file.data))
 
 
 def _check_architecture(file: GgufFile) -> None:
