@@ -16,7 +16,7 @@ LAST, TO_THE_END, SEQUENCE_AXIS = -1, 2**63 - 1, 1
 
 @dataclass(frozen=True)
 class LastPositionLogits:
-    """`logits = Linear(RMSNormalization(x))` → `Linear(RMSNormalization(Slice(x)))`, `[batch, 1, vocabulary]`.
+    """`logits = Linear(RMSNormalization(x))` → `Linear(RMSNormalization(Slice(x)))`: `[batch, 1, …]`.
 
     Exceptions:
     1. The output `logits` is not made by a linear layer: declined.

@@ -54,6 +54,7 @@ class StaticKvCache:
         for index, node in enumerate(able):
             _give_cache(model.graph, node, index, clock)
         remove_unused(model)
+        clock.position_ids.name = "position_ids"  # free now, if the trace had positions of its own
         detail = f"cache of {self.capacity} tokens"
         return PassResult(
             model, tuple(Applied(self.name, site_of(node), detail) for node in able), tuple(declined)

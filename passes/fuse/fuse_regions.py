@@ -1,0 +1,73 @@
+"""The canonical decoder as calls of a handful of functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from intaglio.passes.fuse.outline import Region, body_nodes, outline
+from intaglio.passes.fuse.regions import PASS, find_regions, index_nodes
+from intaglio.passes.result import Applied, Certificate, Declined, PassResult
+from intaglio.passes.rewriting import remove_unused, site_of
+
+
+@dataclass(frozen=True)
+class FuseRegions:
+    """Nodes of a region → one call of an `intaglio` function with those nodes as its body:
+
+        Embedding        [dequantise] → Gather
+        NormLinear       [Slice of the last position] → RMSNormalization → [quantise] → linear
+        CachedAttention  [Split] → heads → RotaryEmbedding → TensorScatter → Attention → heads joined
+        LinearAdd        [quantise] → linear → Add
+        NormGatedLinear  RMSNormalization → [quantise] → gate and up → [Split] → SwiGLU
+
+    Inputs are in the order that the outputs need them; `CachedAttention` returns the mixed values, then the
+    key cache, then the value cache. Where projections are not merged, each gets a copy of the norm before it.
+
+    Exceptions:
+    1. Arithmetic on `position` and `input_ids` stays in the main graph.
+    2. Every other node that fits no region is declined by name.
+    """
+
+    name: str = PASS
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Outline every region, and certify that no node was lost."""
+        before = len(model.graph)
+        found = list(find_regions(model))
+        regions = [one for one in found if isinstance(one, Region)]
+        applied = [self._outline(model, one) for one in regions]
+        remove_unused(model)
+        model.graph.sort()
+        index = index_nodes(model.graph)
+        left = [node for node in model.graph if node.op_identifier() not in _outlined(model)]
+        outlined = frozenset[ir.Node]().union(*(one.nodes for one in regions))
+        lost = before - len(outlined) - len(left)
+        certificate = Certificate("nodes lost or gained", f"all {before} nodes", float(abs(lost)), 0.0)
+        detail = f"{before} nodes: {len(outlined)} in {len(regions)} regions, {len(left)} left"
+        declined = [one for one in found if isinstance(one, Declined)]
+        declined += [
+            Declined(self.name, site_of(node), f"{node.op_type} fits no region")
+            for node in left
+            if node not in index
+        ]
+        summary = Applied(self.name, "model", detail, certificate)
+        return PassResult(model, (*applied, summary) if applied else (), tuple(declined))
+
+    def _outline(self, model: ir.Model, region: Region) -> Applied:
+        call = outline(model, region)
+        body = len(list(body_nodes(model.functions[call.op_identifier()])))
+        expected = sum(node.op_type != "Constant" for node in region.nodes)
+        certificate = Certificate(
+            "nodes by which the body differs from the region",
+            f"{expected} nodes, body {call.overload}",
+            float(abs(body - expected)),
+            0.0,
+        )
+        return Applied(self.name, region.site, f"{region.kind} {call.overload}", certificate)
+
+
+def _outlined(model: ir.Model) -> frozenset[tuple[str, str, str]]:
+    """Functions made by outlining: the others have no overload."""
+    return frozenset(one for one in model.functions if one[2])
