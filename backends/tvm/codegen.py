@@ -39,7 +39,7 @@ def build_library(kernels: tuple[KernelCode, ...], target: Target, path: Path) -
     with tempfile.TemporaryDirectory(prefix="intaglio-") as folder:
         object_file = Path(folder) / "program.o"
         build_object(kernels, target, object_file)
-        _link(object_file, target, path)
+        link(object_file, target, path)
 
 
 def build_object(kernels: tuple[KernelCode, ...], target: Target, path: Path) -> None:
@@ -64,7 +64,8 @@ def c_compiler() -> str:
     raise TargetError("codegen: no C compiler (cc, gcc, clang or $CC) found; install one, e.g. `apt install gcc`")
 
 
-def _link(object_file: Path, target: Target, path: Path) -> None:
+def link(object_file: Path, target: Target, path: Path) -> None:
+    """Compile the C runtime and link it with `object_file` into the shared object `path`."""
     command = [c_compiler(), "-O3", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", *target.c_flags]
     command += ["-o", str(path), str(object_file), str(RUNTIME), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -107,9 +108,8 @@ def _entry(kernels: list[Kernel], instructions: Instructions) -> Any:
             T.func_name("run")
             T.func_attr({"tirx.noalias": True})
             scalars = [integer(name) for name in ("worker", "workers", "count", "position")]
-            stages = tirx.Var("stages", tir.primitive("int32"))
-            table = T.arg("table", T.buffer((stages, ROW), "int64"))
-            pool = pointer("pool", "int8")
+            rows, stages, pool = pointer("table", "int64"), integer("stages"), pointer("pool", "int8")
+            table = T.decl_buffer((stages, ROW), "int64", data=rows)
             with T.serial(stages) as stage:
                 selected = T.Bind(table[stage, 0])
                 for index, kernel in enumerate(kernels):

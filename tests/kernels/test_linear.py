@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from intaglio.kernels.linear import layout, reference
+from intaglio.kernels.linear.floating import FloatLinear
+from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
+from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.quantize_activation.reference import dequantize_activation, quantize_activation
+
+WEIGHTS = {
+    "int4-minimum": layout.QuantizedWeight(80, 96, 4, 32, 0, True, "float16"),
+    "int4-offset": layout.QuantizedWeight(37, 128, 4, 64, 8, False, "float16"),
+    "int8-channel": layout.QuantizedWeight(50, 96, 8, 96, 128, False, "float32"),
+    "int8-minimum": layout.QuantizedWeight(16, 64, 8, 32, 0, True, "float32"),
+}
+
+
+def random_weight(weight: layout.QuantizedWeight, random: np.random.Generator) -> tuple[dict, np.ndarray]:
+    """Packed buffers and the float64 weight they stand for."""
+    codes = random.integers(0, 2**weight.bits, (weight.rows, weight.columns)).astype(np.uint8)
+    groups = (weight.rows, weight.columns // weight.group)
+    scale = (random.random(groups) * 0.01).astype(weight.scale_dtype)
+    minimum = random.normal(size=groups).astype(weight.scale_dtype) if weight.minimum else None
+    packed = {
+        "codes": layout.pack_codes(codes, weight).view(np.int32),
+        "scales": layout.pack_groups(scale, weight),
+    }
+    if minimum is not None:
+        packed["minima"] = layout.pack_groups(minimum, weight)
+    low = None if minimum is None else minimum.astype(np.float64)
+    return packed, reference.dequantize(codes, scale.astype(np.float64), low, weight.offset)
+
+
+def quantized_rows(x: np.ndarray, group: int, rows: int) -> tuple[dict, np.ndarray]:
+    """Activation buffers of at least `rows` rows, and the float64 activations they stand for."""
+    codes, scales, sums = quantize_activation(x, group)
+    padded = [np.zeros((rows, part.shape[1]), part.dtype) for part in (codes, scales, sums)]
+    for part, values in zip(padded, (codes, scales, sums), strict=True):
+        part[: len(values)] = values
+    buffers = dict(zip(("activation", "activation_scales", "activation_sums"), padded, strict=True))
+    return buffers, dequantize_activation(codes, scales)
+
+
+def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 2e-6) -> None:
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_matrix_vector(name, workers, run_kernel, random, nan):
+    weight = WEIGHTS[name]
+    packed, dense = random_weight(weight, random)
+    x = random.normal(size=(1, weight.columns)).astype(np.float32)
+    activation, exact = quantized_rows(np.repeat(x, workers, 0), 32, workers)
+    kernel = QuantizedMatrixVector(weight, 32, "store")
+    done = run_kernel(kernel, packed | activation | {"result": nan(weight.blocks * 16)}, workers=workers)
+    close(done["result"][: weight.rows], reference.linear(exact[:1], dense)[0])
+    assert (done["result"][weight.rows :] == 0).all()
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 13])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_matrix_matrix(name, tokens, run_kernel, random, nan):
+    weight = WEIGHTS[name]
+    packed, dense = random_weight(weight, random)
+    x = random.normal(size=(tokens, weight.columns)).astype(np.float32)
+    activation, exact = quantized_rows(x, 32, tokens + PADDING)
+    stride = weight.blocks * 16
+    buffers = packed | activation | {"panel": np.zeros(2 * weight.columns * 32 // 4, np.int32)}
+    buffers["result"] = nan(tokens + PADDING, stride)
+    kernel = QuantizedMatrixMatrix(weight, 32, "store", stride)
+    done = run_kernel(kernel, buffers, count=tokens, workers=2)
+    close(done["result"][:tokens, : weight.rows], reference.linear(exact, dense))
+
+
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_epilogues(tokens, run_kernel, random, nan):
+    weight = layout.QuantizedWeight(72, 64, 4, 32, 8, False, "float16", 2)
+    packed, dense = random_weight(weight, random)
+    x = random.normal(size=(tokens, 64)).astype(np.float32) * 20
+    activation, exact = quantized_rows(x, 64 // 2, tokens + PADDING)
+    expected = reference.linear_swiglu(exact, dense)
+    if tokens == 1:
+        kernel = QuantizedMatrixVector(weight, 32, "swiglu")
+        found = run_kernel(kernel, packed | activation | {"result": nan(48)})["result"][None]
+    else:
+        kernel = QuantizedMatrixMatrix(weight, 32, "swiglu", 48)
+        scratch = {"panel": np.zeros(64 * 32 // 4, np.int32), "result": nan(tokens + PADDING, 48)}
+        found = run_kernel(kernel, packed | activation | scratch, count=tokens)["result"][:tokens]
+    close(found[:, :36], expected, 4e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_residual_add(tokens, run_kernel, random):
+    weight = WEIGHTS["int4-minimum"]
+    packed, dense = random_weight(weight, random)
+    x = random.normal(size=(tokens, weight.columns)).astype(np.float32)
+    activation, exact = quantized_rows(x, 32, tokens + PADDING)
+    before = random.normal(size=(tokens + PADDING, weight.rows)).astype(np.float32)
+    expected = before[:tokens] + reference.linear(exact, dense)
+    if tokens == 1:
+        kernel = QuantizedMatrixVector(weight, 32, "add")
+        found = run_kernel(kernel, packed | activation | {"result": before[0]})["result"][None]
+    else:
+        kernel = QuantizedMatrixMatrix(weight, 32, "add", weight.rows)
+        scratch = {"panel": np.zeros(weight.columns * 32 // 4, np.int32), "result": before}
+        found = run_kernel(kernel, packed | activation | scratch, count=tokens)["result"][:tokens]
+    close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tokens", [1, 11])
+@pytest.mark.parametrize("epilogue", ["store", "add", "swiglu"])
+def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
+    parts = 2 if epilogue == "swiglu" else 1
+    weight = layout.FloatWeight(38, 21, dtype, parts)
+    dense = random.normal(size=(38, 21)).astype(np.float32)
+    source = dense
+    if dtype == "bfloat16":
+        source = (dense.view(np.uint32) >> 16).astype(np.uint16)
+        dense = (source.astype(np.uint32) << 16).view(np.float32)
+    packed = layout.pack_float(source, weight)
+    x = nan(tokens + 8, 32)
+    x[:, :22] = 0
+    x[:tokens, :21] = random.normal(size=(tokens, 21))
+    stride = weight.blocks // parts * 16
+    before = random.normal(size=(tokens + 8, stride)).astype(np.float32) if epilogue == "add" else nan(tokens + 8, stride)
+    kernel = FloatLinear(weight, epilogue, 32, stride, tokens == 1)
+    if dtype == "bfloat16":
+        packed = packed.view(np.uint32)
+    found = run_kernel(kernel, {"weight": packed, "activation": x, "result": before}, count=tokens)["result"][:tokens]
+    exact = x[:tokens, :21].astype(np.float64), dense.astype(np.float64)
+    expected = reference.linear_swiglu(*exact) if parts == 2 else reference.linear(*exact)
+    if epilogue == "add":
+        expected = expected + before[:tokens, :38]
+    close(found[:, : expected.shape[1]], expected)
+
+
+def test_packing_keeps_every_code(random):
+    """Interleaved halves with padding: unpack by hand and compare."""
+    weight = layout.QuantizedWeight(36, 16, 4, 16, 8, False, "float16", 2)
+    codes = random.integers(0, 16, (36, 16)).astype(np.uint8)
+    lines = layout.pack_codes(codes, weight).reshape(weight.blocks, 2, 16, 4)
+    for row in range(36):
+        half, inside = divmod(row, 18)
+        block, lane = 2 * (inside // 16) + half, inside % 16
+        for column in range(16):
+            byte = lines[block, column // 8, lane, column % 4]
+            assert (byte >> (4 * (column % 8 // 4))) & 15 == codes[row, column]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
+from intaglio.kernels.embedding.reference import embedding
+from intaglio.kernels.linear import layout
+from intaglio.kernels.linear.reference import dequantize
+from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
+from intaglio.kernels.quantize_activation.reference import quantize_activation
+from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.rms_norm.reference import rms_norm
+
+
+@pytest.mark.parametrize(("columns", "stride"), [(48, 48), (41, 48)])
+@pytest.mark.parametrize("last", [False, True])
+def test_rms_norm(columns, stride, last, run_kernel, random, nan):
+    x, weight = np.zeros((5, stride), np.float32), np.zeros(stride, np.float32)
+    x[:, :columns], weight[:columns] = random.normal(size=(5, columns)) * 3, random.normal(size=columns)
+    kernel = RmsNorm(columns, stride, 1e-5, last)
+    done = run_kernel(kernel, {"x": x, "weight": weight, "result": nan(2 if last else 5, stride)}, count=5, workers=2)
+    expected = rms_norm(x[:, :columns].astype(np.float64), weight[:columns].astype(np.float64), 1e-5)
+    if last:
+        expected = np.repeat(expected[4:], 2, 0)
+    np.testing.assert_allclose(done["result"][:, :columns], expected, rtol=1e-6, atol=1e-7)
+    assert (done["result"][:, columns:] == 0).all()
+
+
+@pytest.mark.parametrize("group", [32, 64, 8, 96])
+@pytest.mark.parametrize("rows", ["all", "own", "shared"])
+def test_quantize_activation(group, rows, run_kernel, random, nan):
+    columns = 2 * group
+    x = random.normal(size=(3 if rows == "all" else 2, columns)).astype(np.float32)
+    x[0, :group] = 0
+    x[1, 0] = 127.5  # makes halves likely: 127.5 → 127
+    if rows == "shared":
+        x[1] = np.nan
+    codes, scales, sums = quantize_activation(np.repeat(x[:1], 2, 0) if rows == "shared" else x, group)
+    size = len(codes)
+    buffers = {"x": x, "codes": np.full((size, columns), 99, np.int8), "scales": nan(size, 2)}
+    buffers["sums"] = np.full((size, 2), 99, np.int32)
+    done = run_kernel(QuantizeActivation(columns, group, columns, rows), buffers, count=3, workers=2)
+    np.testing.assert_array_equal(done["codes"], codes)
+    np.testing.assert_array_equal(done["scales"], scales)
+    np.testing.assert_array_equal(done["sums"], sums)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("minimum", [False, True])
+def test_quantized_embedding(bits, minimum, run_kernel, random, nan):
+    weight = layout.QuantizedWeight(35, 64, bits, 32, 0 if minimum else 2 ** (bits - 1), minimum, "float16")
+    codes = random.integers(0, 2**bits, (35, 64)).astype(np.uint8)
+    scale = random.random((35, 2)).astype(np.float16)
+    low = random.normal(size=(35, 2)).astype(np.float16)
+    buffers = {"codes": layout.pack_codes(codes, weight), "scales": layout.pack_groups(scale, weight)}
+    if minimum:
+        buffers["minima"] = layout.pack_groups(low, weight)
+    tokens = np.array([34, 0, 17], np.int32)
+    done = run_kernel(
+        QuantizedEmbedding(weight, 80), buffers | {"tokens": tokens, "result": nan(3, 80)}, count=3, workers=2
+    )
+    table = dequantize(codes, scale.astype(float), low.astype(float) if minimum else None, weight.offset)
+    np.testing.assert_allclose(done["result"][:, :64], embedding(tokens, table), rtol=1e-6, atol=1e-6)
+    assert (done["result"][:, 64:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_float_embedding(dtype, run_kernel, random, nan):
+    weight = layout.FloatWeight(19, 33, dtype)
+    table = random.normal(size=(19, 33)).astype(np.float32)
+    source: np.ndarray = table
+    if dtype == "bfloat16":
+        source = (table.view(np.uint32) >> 16).astype(np.uint16)
+        table = (source.astype(np.uint32) << 16).view(np.float32)
+    tokens = np.array([18, 3], np.int32)
+    buffers = {"weight": layout.pack_float(source, weight), "tokens": tokens, "result": nan(2, 48)}
+    done = run_kernel(FloatEmbedding(weight, 48), buffers, count=2)
+    np.testing.assert_array_equal(done["result"][:, :33], table[tokens])
+    assert (done["result"][:, 33:] == 0).all()
