@@ -1,4 +1,4 @@
-"""The arithmetic and the order of `benchmarks/compare.py`; its timing needs the rivals and a quiet machine."""
+"""The arithmetic and the order of `benchmarks/compare.py`; timing needs the rivals and a quiet machine."""
 
 from __future__ import annotations
 
