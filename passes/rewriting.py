@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from intaglio.compiler.ir.functions import DOMAIN
 
@@ -111,7 +112,7 @@ def supersede(old: ir.Node, new: ir.Node) -> None:
 
 def remove_unused(model: ir.Model) -> None:
     """Remove nodes and initialisers that nothing uses any more."""
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
 
 
 def site_of(node: ir.Node) -> str:

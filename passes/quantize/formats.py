@@ -82,8 +82,9 @@ class ActivationFormat:
 class Treatment:
     """What happens to one linear layer.
 
-    `weights` is a format to round to, a floating-point type, or `None` for the model's own grid; `activations`
-    is `None` for floating point. The default keeps weights and rounds activations before integer ones.
+    `weights` is a format to round to, a floating-point type, or `None` for the model's own grid;
+    `activations` is `None` for floating point. The default keeps weights, and rounds activations before
+    integer ones.
     """
 
     weights: WeightFormat | FloatType | None = None
