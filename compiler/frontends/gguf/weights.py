@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from intaglio.compiler.frontends.gguf.blocks import BLOCK_FORMATS, BlockFormat, Blocks, Decode
+from intaglio.compiler.frontends.gguf.block_format import BlockFormat, Blocks, Decode
+from intaglio.compiler.frontends.gguf.blocks import BLOCK_FORMATS
 from intaglio.compiler.frontends.gguf.reader import GgufFile
 from intaglio.compiler.ir.builder import GraphBuilder
 from intaglio.compiler.ir.functions import DOMAIN
