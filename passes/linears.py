@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -45,14 +44,14 @@ class Linear:
 
 def find_linears(model: ir.Model) -> list[Linear]:
     """All linear layers of the main graph, in its order."""
-    return list(_linears(model.graph))
+    found = (read_linear(node) for node in model.graph)
+    return [one for one in found if one is not None]
 
 
-def _linears(graph: ir.Graph) -> Iterator[Linear]:
-    for node in graph:
-        transpose = made_by(node.inputs[1], "Transpose") if is_op(node, "MatMul") else None
-        if transpose is None or transpose.inputs[0] is None:
-            continue
-        weight = read_weight(transpose.inputs[0])
-        if weight is not None:
-            yield Linear(node, transpose, weight)
+def read_linear(node: ir.Node) -> Linear | None:
+    """The linear layer that `node` is the product of, if it is one."""
+    transpose = made_by(node.inputs[1], "Transpose") if is_op(node, "MatMul") else None
+    if transpose is None or tuple(transpose.attributes.get_ints("perm", (1, 0))) != (1, 0):
+        return None
+    weight = read_weight(transpose.inputs[0])
+    return Linear(node, transpose, weight) if weight is not None else None

@@ -88,15 +88,6 @@ def insert_integers(before: ir.Node, numbers: Sequence[int]) -> ir.Value:
     return insert(before, "Constant", [], {"value_ints": list(numbers)}).outputs[0]
 
 
-def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let all that use `old`, graph outputs included, use `new`, which takes over type and output name."""
-    new.type = new.type or old.type
-    new.shape = new.shape or old.shape
-    if old.is_graph_output():
-        old.name, new.name = f"{old.name}.replaced", old.name
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-
-
 def supersede(old: ir.Node, new: ir.Node) -> None:
     """Put `new` in the place of `old`: its users, its name, the names of its outputs, and its metadata."""
     old_name, old.name = old.name, f"{old.name}.superseded"

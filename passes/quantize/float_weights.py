@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from intaglio.passes.linears import Linear
 from intaglio.passes.quantize.formats import FloatType
-from intaglio.passes.quantize.sites import equal_values, first_reader, linears_of, replace_weight
+from intaglio.passes.quantize.sites import first_reader, linears_of, replace_weight
 from intaglio.passes.result import Applied, Certificate, PassResult
 from intaglio.passes.rewriting import remove_unused
 from intaglio.passes.store_weight import store_weight
@@ -42,7 +42,7 @@ class FloatWeights:
             if linear.weight.format == STORED_FORMATS[wanted]:
                 continue  # exception 1
             certificate = _certificate(linear.weight, wanted)
-            note = replace_weight(linear.weight, _install(model, linear, wanted))
+            note = replace_weight(linear, _install(model, linear, wanted))
             applied.append(
                 Applied(self.name, linear.site, f"{linear.weight.format} → {wanted}{note}", certificate)
             )
@@ -53,7 +53,7 @@ class FloatWeights:
 def _install(model: ir.Model, linear: Linear, wanted: FloatType) -> ir.Value:
     weight, dtype = linear.weight, ir.DataType.FLOAT if wanted == "fp32" else ir.DataType.BFLOAT16
     tensor = ir.LazyTensor(lambda: _materialize(weight, dtype), dtype, ir.Shape(weight.shape))
-    before = first_reader(model.graph, equal_values(weight))
+    before = first_reader(model.graph, linear)
     return store_weight(model, before, f"{linear.site}.{wanted}", {"plain": tensor}, 0)
 
 

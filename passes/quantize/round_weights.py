@@ -11,7 +11,7 @@ import onnx_ir as ir
 from intaglio.passes.linears import Linear
 from intaglio.passes.quantize.formats import WeightFormat
 from intaglio.passes.quantize.rounding import Rounded, round_block
-from intaglio.passes.quantize.sites import equal_values, first_reader, linears_of, replace_weight
+from intaglio.passes.quantize.sites import first_reader, linears_of, replace_weight
 from intaglio.passes.result import Applied, Certificate, Declined, PassResult
 from intaglio.passes.rewriting import remove_unused
 from intaglio.passes.store_weight import store_weight
@@ -56,7 +56,7 @@ class RoundWeights:
             reason = f"{form} keeps scales and minima in float16, and a weight is too large for that"
             return [Declined(self.name, linear.site, reason)]  # exception 3
         blocks, certificates = rounded
-        note = replace_weight(weight, _install(model, linear, form, blocks))
+        note = replace_weight(linear, _install(model, linear, form, blocks))
         detail = f"{weight.format} → {form}{note}"
         return [Applied(self.name, linear.site, detail, one) for one in certificates]
 
@@ -116,7 +116,7 @@ class _Meter:
 
 
 def _install(model: ir.Model, linear: Linear, form: WeightFormat, blocks: list[Rounded]) -> ir.Value:
-    before = first_reader(model.graph, equal_values(linear.weight))
+    before = first_reader(model.graph, linear)
     parts = dict(_tensors(form, blocks, linear.weight.shape))
     block = form.group or linear.weight.shape[1]
     return store_weight(model, before, f"{linear.site}.{form}", parts, block)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
 from intaglio.compiler.errors import OptionError
-from intaglio.passes.linears import Linear, find_linears
-from intaglio.passes.rewriting import replace
+from intaglio.passes.linears import Linear, find_linears, read_linear
+from intaglio.passes.rewriting import is_op, site_of
 from intaglio.passes.weights import Weight, read_weight
 
 NEAREST = 4
 
 
-def linears_of(model: ir.Model, sites: Collection[str], asked_by: str) -> list[Linear]:
-    """The linear layers named `sites`, in order; raises `OptionError` for all unknown names at once."""
+def linears_of(model: ir.Model, sites: Collection[str], asked_by: str) -> Iterator[Linear]:
+    """The linear layers named `sites`, in order, each as it is when it is asked for.
+
+    Raises `OptionError` for all unknown names at once.
+    """
     found = find_linears(model)
     check_sites([one.site for one in found], sites, asked_by)
-    return [one for one in found if one.site in sites]
+    current = (read_linear(one.matmul) for one in found if one.site in sites)
+    return (one for one in current if one is not None)
 
 
 def check_sites(known: Collection[str], sites: Collection[str], asked_by: str) -> None:
@@ -31,27 +35,32 @@ def check_sites(known: Collection[str], sites: Collection[str], asked_by: str) -
     raise OptionError("\n  - ".join([f"{asked_by}: the plan names sites that the model has not", *lines]))
 
 
-def equal_values(weight: Weight) -> list[ir.Value]:
-    """`weight.value` and all others dequantised from the same tensors, such as a tied embedding's table."""
-    return [weight.value, *_others(weight)]
-
-
-def first_reader(graph: ir.Graph, values: Sequence[ir.Value]) -> ir.Node:
-    """The first node in the graph's order that reads one of `values`."""
-    readers = {node for value in values for node in value.consumers()}
+def first_reader(graph: ir.Graph, linear: Linear) -> ir.Node:
+    """The first node in the graph's order that will read a new weight of `linear`."""
+    readers = {node for node, _ in _uses(linear)}
     return next(node for node in graph if node in readers)
 
 
-def replace_weight(weight: Weight, new: ir.Value) -> str:
-    """Let every reader of the stored weight read `new`; the text returned names those beside the layer."""
-    others = [node for value in equal_values(weight) for node in value.consumers()]
-    shared = [node.name or node.op_type for node in others if node.op_type == "Gather"]
-    for value in equal_values(weight):
-        replace(value, new)
+def replace_weight(linear: Linear, new: ir.Value) -> str:
+    """Let the layer read `new`, and embeddings that share its stored weight; the text returned names those.
+
+    Other linear layers that share the weight keep it: they have treatments of their own.
+    """
+    uses = _uses(linear)
+    for node, place in uses:
+        node.replace_input_with(place, new)
+    shared = [site_of(node) for node, _ in uses if node is not linear.transpose]
     return f", shared with {', '.join(shared)}" if shared else ""
 
 
-def _others(weight: Weight) -> Iterator[ir.Value]:
+def _uses(linear: Linear) -> list[tuple[ir.Node, int]]:
+    values = [linear.weight.value, *_equal_values(linear.weight)]
+    uses = [(use.node, use.idx) for value in values for use in value.uses()]
+    return [(node, place) for node, place in uses if node is linear.transpose or is_op(node, "Gather")]
+
+
+def _equal_values(weight: Weight) -> Iterator[ir.Value]:
+    """Other values dequantised from the same tensors, such as a tied embedding's table."""
     if weight.stored.codes is weight.value:
         return
     for node in weight.tensors[0].consumers():
