@@ -1,4 +1,4 @@
-"""Writes a tiny random llama as a GGUF file with a working byte-level tokenizer, for tests that need a model."""
+"""Writes a tiny random llama as a GGUF file with a working byte-level tokenizer, for any test to use."""
 
 from __future__ import annotations
 
