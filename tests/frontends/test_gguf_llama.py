@@ -127,7 +127,7 @@ def test_graph_is_as_the_architecture_page_says(tiny_gguf: TinyGguf) -> None:
 def test_tied_table_is_one_initialiser_used_twice(tiny_gguf: TinyGguf) -> None:
     graph = trace(tiny_gguf()).model.graph
 
-    users = [node.name for node, _ in graph.initializers["embed_tokens.weight.codes"].uses()]
+    users = [str(node.name) for node, _ in graph.initializers["embed_tokens.weight.codes"].uses()]
 
     assert sorted(users) == ["embed_tokens.weight", "lm_head.weight"]
     assert not [name for name in graph.initializers if name.startswith("lm_head")]
@@ -184,7 +184,7 @@ def test_missing_sizes_and_absurd_layer_counts_are_refused(tiny_gguf: TinyGguf) 
         trace(tiny_gguf(metadata={"llama.block_count": 60000}))
     with pytest.raises(UnsupportedModelError, match="block_count = 0 is not a whole number"):
         trace(tiny_gguf(metadata={"llama.block_count": 0}))
-    with pytest.raises(UnsupportedModelError, match="vocab_size = 301|token_embd.weight has the shape"):
+    with pytest.raises(UnsupportedModelError, match=r"token_embd.weight has the shape \[300, 64\]"):
         trace(tiny_gguf(metadata={"llama.vocab_size": 301}))
 
 
@@ -211,6 +211,7 @@ def test_tracing_smollm2_is_quick_and_small(smollm2: Path) -> None:
     assert len(traced.model.graph) > 1000
 
 
+@pytest.mark.slow
 def test_smollm2_equals_transformers(smollm2: Path, load_llama: LoadLlama) -> None:
     traced = trace(smollm2)
     assert traced.tokenizer is not None

@@ -1,4 +1,4 @@
-"""A llama GGUF file as transformers' own model, read by the gguf package: an oracle that shares nothing with us."""
+"""A llama GGUF file as transformers' own model, read by the gguf package: shares nothing with our reader."""
 
 from __future__ import annotations
 
