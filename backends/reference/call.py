@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -41,9 +42,9 @@ class Call:
         return default if attribute is None else attribute.as_int()
 
     def real(self, name: str, default: float) -> float:
-        """A float attribute."""
+        """A float attribute: ONNX stores float32, onnx_ir does not round to it before it is saved."""
         attribute = self.attributes.get(name)
-        return default if attribute is None else attribute.as_float()
+        return float(np.float32(default if attribute is None else attribute.as_float()))
 
     def word(self, name: str, default: str) -> str:
         """A string attribute."""

@@ -93,7 +93,10 @@ class ReferenceSession:
 
     def _fetch(self, environment: Environment, value: ir.Value) -> Tensor:
         if value not in environment:
-            assert value.const_value is not None, f"{value.name} is neither computed nor stored"
+            if value.const_value is None:
+                raise ModelError(
+                    f"[reference] {value.name!r} is used before anything gives it a value; sort the graph"
+                )
             environment[value] = to_torch(value.const_value, self._dtype)
         return environment[value]
 
@@ -114,9 +117,9 @@ class ReferenceSession:
     ) -> tuple[Tensor, ...]:
         function = self._model.functions[node.op_identifier()]
         defaults = {name: one for name, one in function.attributes.items() if one.value is not None}
-        environment = {
-            value: one for value, one in zip(program.inputs, inputs, strict=True) if one is not None
-        }
+        # Trailing inputs may be left out, like any input.
+        given = zip(program.inputs, inputs, strict=False)
+        environment = {value: one for value, one in given if one is not None}
         return tuple(self._run(program, environment, {**defaults, **attributes}))
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.compiler.errors import InvariantError
-from intaglio.compiler.ir.functions import DOMAIN, OPSET
-from intaglio.compiler.ir.match import attribute_int
+from intaglio.compiler.ir.blocks import block_problems, is_blocked
+from intaglio.compiler.ir.functions import OPSET
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _no_subgraphs(model: ir.Model) -> Iterator[str]:
 def _blocks_agree(model: ir.Model) -> Iterator[str]:
     for place, body in _bodies(model):
         for node in body:
-            if _is_blocked(node):
-                yield from (f"{place}: {_at(node)} {problem}" for problem in _block_problems(node))
+            if is_blocked(node):
+                yield from (f"{place}: {_at(node)} {problem}" for problem in block_problems(node))
 
 
 INVARIANTS = (
@@ -159,41 +159,6 @@ def _misfits(node: ir.Node, function: ir.Function) -> Iterator[str]:
         yield f"lacks attribute {name!r}"
     for name in sorted(set(node.attributes) - set(function.attributes)):
         yield f"has attribute {name!r}, which the function does not"
-
-
-def _is_blocked(node: ir.Node) -> bool:
-    if node.op_identifier() == (DOMAIN, "DequantizeAffine", ""):
-        return True
-    attribute = node.attributes.get("block_size")
-    if node.op_type != "DequantizeLinear" or attribute is None or attribute.is_ref():
-        return False
-    return attribute.as_int() > 0
-
-
-def _block_problems(node: ir.Node) -> Iterator[str]:
-    codes, *blocks = node.inputs
-    size = attribute_int(node, "block_size", 0)
-    if codes is None or (shape := _static_shape(codes)) is None:
-        return
-    axis = attribute_int(node, "axis", 1) % len(shape)
-    if size <= 0 or shape[axis] % size:
-        yield f"cuts {shape[axis]} columns into blocks of {size}"
-        return
-    expected = (*shape[:axis], shape[axis] // size, *shape[axis + 1 :])
-    for value in filter(None, blocks):
-        found = _static_shape(value)
-        if found is not None and found != expected:
-            yield f"needs blocks {list(expected)}, {value.name!r} is {list(found)}"
-
-
-def _static_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """The sizes of `value`, seen through a `Cast`, which keeps them."""
-    producer = value.producer()
-    if value.shape is None and producer is not None and producer.op_type == "Cast":
-        return None if producer.inputs[0] is None else _static_shape(producer.inputs[0])
-    if value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(int(one) for one in value.shape.numpy())
 
 
 def _repeated(names: Sequence[str | None]) -> list[tuple[str | None, int]]:
