@@ -12,12 +12,12 @@ from intaglio.compiler.ir.match import attribute_int
 
 def is_blocked(node: ir.Node) -> bool:
     """Whether `node` dequantises in blocks of a known size."""
+    attribute = node.attributes.get("block_size")
+    if attribute is not None and attribute.is_ref():
+        return False
     if node.op_identifier() == (DOMAIN, "DequantizeAffine", ""):
         return True
-    attribute = node.attributes.get("block_size")
-    if node.op_type != "DequantizeLinear" or attribute is None or attribute.is_ref():
-        return False
-    return attribute.as_int() > 0
+    return node.op_type == "DequantizeLinear" and attribute is not None and attribute.as_int() > 0
 
 
 def block_problems(node: ir.Node) -> Iterator[str]:

@@ -119,7 +119,7 @@ def _symmetric(node: ir.Node, inputs: bool) -> DequantizedWeight | None:
     has_zero_point = len(node.inputs) > 2 and node.inputs[2] is not None
     zero_point = _leaf(node.inputs[2], inputs) if has_zero_point else None
     shape = _matrix_shape(codes)
-    block_size = attribute_int(node, "block_size", 0)
+    block_size = _block_size(node)
     along_rows = attribute_int(node, "axis", 1) in (1, -1) and block_size > 0
     if codes is None or scale is None or shape is None or not along_rows:
         return None
@@ -130,12 +130,16 @@ def _symmetric(node: ir.Node, inputs: bool) -> DequantizedWeight | None:
 
 def _affine(node: ir.Node, inputs: bool) -> DequantizedWeight | None:
     codes, scale, minimum = (_stored(one, inputs) for one in node.inputs)
-    shape = _matrix_shape(codes)
-    if codes is None or scale is None or minimum is None or shape is None:
+    shape, block_size = _matrix_shape(codes), _block_size(node)
+    if codes is None or scale is None or minimum is None or shape is None or not block_size:
         return None
-    return DequantizedWeight(
-        "affine", codes, shape, node.attributes["block_size"].as_int(), scale, None, minimum
-    )
+    return DequantizedWeight("affine", codes, shape, block_size, scale, None, minimum)
+
+
+def _block_size(node: ir.Node) -> int:
+    """The size of the node's blocks; 0 where it has none, or takes it from the function around it."""
+    attribute = node.attributes.get("block_size")
+    return 0 if attribute is None or attribute.is_ref() else attribute.as_int()
 
 
 def _stored(value: ir.Value | None, inputs: bool) -> ir.Value | None:

@@ -131,6 +131,18 @@ def test_function_bodies_have_weights_as_inputs() -> None:
     np.testing.assert_array_equal(dequantize(weight, given), given[codes] * np.float32(0.5))
 
 
+@pytest.mark.parametrize("op", ["DequantizeLinear", "DequantizeAffine"])
+def test_blocks_of_a_size_that_the_caller_decides_are_not_known(op: str) -> None:
+    builder = GraphBuilder(constants="node")
+    codes = builder.input("codes", ir.DataType.UINT8, [3, 64])
+    blocks = [builder.input(name, FLOAT, [3, 2]) for name in ("scale", "minimum")]
+    inputs = [codes, *blocks] if op == "DequantizeAffine" else [codes, blocks[0]]
+    attributes = {"block_size": ir.RefAttr("block_size", "size", ir.AttributeType.INT)}
+    domain = DOMAIN if op == "DequantizeAffine" else ""
+    value = builder.node(op, inputs, attributes, domain=domain)
+    assert is_dequantized_weight(value, inputs=True) is None
+
+
 def test_producer_and_consumer() -> None:
     builder = GraphBuilder()
     x = builder.input("x", FLOAT, [3])
