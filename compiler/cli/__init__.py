@@ -1,0 +1,51 @@
+"""The command line: `intaglio compile | run | bench | evaluate | explain | export | doctor`.
+
+Each command is a module with `add` (its arguments) and `run` (its work, giving the exit status). Intaglio's own
+errors end in one message on standard error and status 2; whatever else is raised is a bug and shows itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from intaglio.compiler.cli import bench, compile, doctor, evaluate, explain, export, run
+from intaglio.compiler.errors import IntaglioError
+
+COMMANDS: tuple[ModuleType, ...] = (compile, run, bench, evaluate, explain, export, doctor)
+REFUSED, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in `arguments` (left out: those of the process); the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except IntaglioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    whole = argparse.ArgumentParser(
+        prog="intaglio", description="Compiles language models for the machine at hand."
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        name, summary = command.__name__.rpartition(".")[2], (command.__doc__ or "").splitlines()[0]
+        one = commands.add_parser(name, help=summary, description=summary)
+        command.add(one)
+        one.set_defaults(run=command.run)
+    return whole

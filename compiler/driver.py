@@ -1,0 +1,142 @@
+"""The two ways to a compiled model: `compile` builds an artefact and opens it, `load` opens one.
+
+The steps of a compilation stand in `intaglio.compiler.pipeline`, which brings TVM and torch: it is imported
+only when something is compiled, so that loading stays quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from intaglio.compiler.artifact import (
+    FILES,
+    LIBRARY,
+    MANIFEST,
+    PROGRAM,
+    WEIGHTS,
+    Manifest,
+    read_manifest,
+    refuse_foreign,
+    verify,
+    write_manifest,
+)
+from intaglio.compiler.compiled_model import CompiledModel
+from intaglio.compiler.errors import TargetError
+from intaglio.compiler.folders import disk_errors
+from intaglio.compiler.plan import Plan
+from intaglio.compiler.progress import ProgressListener
+from intaglio.compiler.settings import Settings, resolve_threads
+from intaglio.compiler.workload import Workload
+from intaglio.cost_models import Target, resolve_target
+
+DEFAULT_WORKLOAD = Workload()
+
+
+def compile(
+    model: str | Path,
+    target: str | Path | Target = "cpu",
+    *,
+    workload: Workload = DEFAULT_WORKLOAD,
+    plan: str | Path | Plan | None = None,
+    context: int | None = None,
+    threads: int | None = None,
+    dump: str | Path | None = None,
+    progress: ProgressListener | None = None,
+) -> CompiledModel:
+    """Compile the model file `model` for `target`.
+
+    Args:
+        model: path of a GGUF file.
+        target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
+        workload: the lengths to compile for.
+        plan: what to do with each layer: a short form such as "int4-g32", a `Plan`, the path of its JSON.
+            Left out, every layer stays on the file's own grid.
+        context: tokens that prompt and continuation may have. Left out, the model's own, at most 4096.
+        threads: how many threads run the model. Left out, one per core.
+        dump: a folder for the text of the graph after each phase.
+        progress: told of each phase as it begins.
+
+    Raises:
+        OptionError, TargetError: for arguments that cannot be; before the model is read where possible.
+        ModelFileError, UnsupportedModelError: for a broken file, or unsupported parts, all listed.
+        CodegenError, ArtifactError: where code cannot be generated, or the disk is full.
+    """
+    settings = Settings.of(model, target, workload, plan, context, dump)
+    count = resolve_threads(threads)
+    refuse_target_from_elsewhere(settings.target)
+    folder = temporary_folder("compile")
+    from intaglio.compiler.pipeline import build
+
+    manifest = build(settings, Path(folder.name), progress)
+    return open_artifact(Path(folder.name), manifest, count, holder=folder)
+
+
+def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
+    """Open the compiled model in the folder `path`, memory-mapped.
+
+    With `recompile`, its code is built anew for this machine; the weights are the same for every CPU. The
+    folder itself is left as it is: `save` the result to keep it.
+
+    Raises:
+        ArtifactError: where `path` is no compiled model, or of another version.
+        TamperedArtifactError: where a file is missing or was changed.
+        ForeignArtifactError: where this machine cannot run the code.
+    """
+    folder, count = Path(path).absolute(), resolve_threads(threads)
+    manifest = read_manifest(folder)
+    if recompile:
+        return _recompiled(folder, manifest, count)
+    verify(folder, manifest)
+    refuse_foreign(manifest, target_of(manifest).missing_here())
+    return open_artifact(folder, manifest, count)
+
+
+def open_artifact(
+    folder: Path, manifest: Manifest, threads: int, holder: tempfile.TemporaryDirectory[str] | None = None
+) -> CompiledModel:
+    """The model in `folder`, whose files have been verified; `holder` is kept alive with it."""
+    from intaglio.backends.tvm import NativeSession, Program
+
+    program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
+    session = NativeSession(program, weights=folder / WEIGHTS, library=folder / LIBRARY, threads=threads)
+    return CompiledModel(folder, manifest, program, session, threads, holder)
+
+
+def target_of(manifest: Manifest) -> Target:
+    """The target that the artefact was compiled for."""
+    return Target.from_json(json.dumps(manifest.target))
+
+
+def refuse_target_from_elsewhere(target: Target) -> None:
+    """Raise `TargetError` for a target whose code this machine cannot run, and so cannot open."""
+    if missing := target.missing_here():
+        raise TargetError(
+            f"compile: this machine lacks {', '.join(missing)} to run code for {target.name}: "
+            "compile for cpu."
+        )
+
+
+def temporary_folder(operation: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes away with the object."""
+    with disk_errors(operation, Path(tempfile.gettempdir())):
+        return tempfile.TemporaryDirectory(prefix="intaglio-", ignore_cleanup_errors=True)
+
+
+def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel:
+    from intaglio.backends.tvm import Program, build_library
+
+    kept = tuple(name for name in FILES if name not in (MANIFEST, LIBRARY))
+    verify(folder, manifest, kept)
+    target, holder = resolve_target("cpu"), temporary_folder("load")
+    new = Path(holder.name)
+    program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
+    build_library(program, target, new / LIBRARY)
+    with disk_errors("load", new):
+        for name in kept:
+            os.symlink(folder / name, new / name)
+        changed = dataclasses.replace(manifest, target=json.loads(target.to_json()))
+        return open_artifact(new, write_manifest(new, changed), threads, holder)

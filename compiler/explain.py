@@ -1,0 +1,111 @@
+"""Why a site or node of a compiled model is as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
+from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.errors import OptionError
+
+NEAREST = 5
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything known of one name."""
+
+    name: str
+    sites: tuple[dict[str, Any], ...]  # the compiled sites that compute it
+    applied: tuple[AppliedEntry, ...]
+    declined: tuple[DeclinedEntry, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dataclasses.asdict(self)
+
+    def to_text(self) -> str:
+        """For reading, a fact a line."""
+        return "\n".join([self.name, *self._lines()])
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def _lines(self) -> Iterator[str]:
+        for site in self.sites:
+            facts = "; ".join(
+                f"{key.replace('_', ' ')} {_value(one)}" for key, one in site.items() if key != "name"
+            )
+            yield f"  runs in {site['name']}: {facts}"
+        for entry in self.applied:
+            yield f"  {entry.pass_name} at {entry.site}: {entry.detail}"
+            if entry.certificate is not None:
+                yield f"    {certificate_text(entry.certificate)}"
+        for declined in self.declined:
+            yield f"  {declined.pass_name} declined at {declined.site}: {declined.reason}"
+
+
+def explain(manifest: Manifest, name: str) -> Explanation:
+    """What the passes did and declined at `name`, or at what it became part of. Raises `OptionError`."""
+    account: Account = manifest.account
+    homes = {name, *_merged_into(account, name)}
+    sites = tuple(one for one in manifest.sites if homes & _names(one))
+    # A stretch of the model, such as layers.3, is explained by all that lies in it.
+    applied = tuple(one for one in account.applied if one.site in homes or _within(one.site, name))
+    declined = tuple(one for one in account.declined if one.site in homes or _within(one.site, name))
+    sites = sites or tuple(one for one in manifest.sites if any(_within(each, name) for each in _names(one)))
+    if not (sites or applied or declined):
+        raise OptionError(
+            f"explain: there is no {name!r}; names near it: {', '.join(_near(manifest, name))}."
+        )
+    return Explanation(name, sites, applied, declined)
+
+
+def known_names(manifest: Manifest) -> list[str]:
+    """Every name that `explain` takes, merged layers apart."""
+    account = manifest.account
+    names = [name for site in manifest.sites for name in _names(site)]
+    passes = [*(one.site for one in account.applied), *(one.site for one in account.declined)]
+    return sorted({*names, *passes})
+
+
+def certificate_text(certificate: CertificateEntry) -> str:
+    """What was checked, on what, and the outcome."""
+    limit = "lossy on purpose" if certificate.tolerance is None else f"tolerance {certificate.tolerance:.3g}"
+    verdict = "" if certificate.holds else ", exceeded"
+    return f"{certificate.check} on {certificate.probe}: {certificate.error:.3g} ({limit}{verdict})"
+
+
+def _names(site: dict[str, Any]) -> set[str]:
+    """The site's own name, and those of the layers it computes."""
+    return {str(site["name"]), *map(str, site.get("nodes", ()))}
+
+
+def _merged_into(account: Account, name: str) -> set[str]:
+    """Sites whose making mentions `name`: what a merged projection became."""
+    whole = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\w)")
+    return {one.site for one in account.applied if whole.search(one.detail)}
+
+
+def _within(site: str, name: str) -> bool:
+    return site.startswith(f"{name}.")
+
+
+def _near(manifest: Manifest, name: str) -> list[str]:
+    names = known_names(manifest)
+    return difflib.get_close_matches(name, names, NEAREST, cutoff=0.0) or names[:NEAREST]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return (
+            " × ".join(map(str, value))
+            if all(isinstance(one, int) for one in value)
+            else ", ".join(map(str, value))
+        )
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,157 @@
+"""The way from a model file to an artefact folder, step by step; see docs/architecture.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from intaglio.backends.tvm import Lowered, build_library, lower
+from intaglio.compiler.account import Account
+from intaglio.compiler.artifact import (
+    LIBRARY,
+    PROGRAM,
+    TOKENIZER,
+    WEIGHTS,
+    Manifest,
+    Source,
+    sha256,
+    write_manifest,
+)
+from intaglio.compiler.folders import disk_errors
+from intaglio.compiler.frontends import Traced, trace
+from intaglio.compiler.ir import Dump
+from intaglio.compiler.memory import PeakMemory
+from intaglio.compiler.progress import ProgressListener, Recorder
+from intaglio.compiler.settings import Settings
+from intaglio.passes.fuse import fuse
+from intaglio.passes.linears import find_linears
+from intaglio.passes.normalize import normalize
+from intaglio.passes.quantize import apply_treatments
+from intaglio.passes.result import PassResult
+
+PHASES = ("trace", "normalize", "quantize", "fuse", "lower", "weights", "code")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear layer and what the plan does to it."""
+
+    site: str
+    shape: tuple[int, ...]  # [out, in]
+    treatment: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a compilation would do, up to the treated graph."""
+
+    plan: str
+    context: int
+    sites: tuple[Site, ...]
+    account: Account
+
+
+def build(settings: Settings, folder: Path, listener: ProgressListener | None) -> Manifest:
+    """Compile into `folder`, which exists and is empty; the manifest written there."""
+    dump = Dump(settings.dump)
+    with PeakMemory() as memory:
+        step = Recorder(memory, PHASES, listener)
+
+        with step.phase("trace"):
+            traced = trace(settings.model)
+            context = settings.context_for(traced.architecture)
+            dump("trace", traced.model)
+
+        with step.phase("normalize"):
+            normalized = normalize(traced.model, layers=traced.architecture.layers, capacity=context)
+            dump("normalize", normalized.model)
+
+        with step.phase("quantize"):
+            treated = apply_treatments(normalized.model, settings.plan.sites, settings.plan.default)
+            dump("quantize", treated.model)
+
+        with step.phase("fuse"):
+            fused = fuse(treated.model)
+            dump("fuse", fused.model)
+
+        with step.phase("lower"):
+            lowered = lower(
+                fused.model,
+                architecture=traced.architecture,
+                capacity=context,
+                chunk=settings.chunk_for(context),
+                target=settings.target,
+            )
+
+        with step.phase("weights"), disk_errors("compile", folder):
+            lowered.write_weights(folder / WEIGHTS)
+            (folder / PROGRAM).write_text(lowered.program.to_json(), encoding="utf-8")
+            (folder / TOKENIZER).write_text(_tokenizer_json(traced), encoding="utf-8")
+
+        with step.phase("code"):
+            build_library(lowered.program, settings.target, folder / LIBRARY)
+
+    manifest = _manifest(settings, traced, lowered, context, (normalized, treated, fused))
+    measured = dataclasses.replace(manifest, seconds=step.seconds, peak_memory_bytes=memory.bytes)
+    with disk_errors("compile", folder):
+        return write_manifest(folder, measured)
+
+
+def preview(settings: Settings) -> Preview:
+    """Go as far as the treated graph, and say what would be built."""
+    _, context, model, results = treated_graph(settings)
+    sites = tuple(
+        Site(linear.site, tuple(linear.weight.value.shape or ()), str(settings.plan[linear.site]))  # type: ignore[arg-type]
+        for linear in find_linears(model)
+    )
+    return Preview(str(settings.plan), context, sites, Account.of(results))
+
+
+def treated_graph(
+    settings: Settings, *, last_position_only: bool = False
+) -> tuple[Traced, int, ir.Model, Sequence[PassResult]]:
+    """The canonical, treated graph that `build` fuses, with its origin, context and accounts."""
+    traced = trace(settings.model)
+    context = settings.context_for(traced.architecture)
+    normalized = normalize(
+        traced.model,
+        layers=traced.architecture.layers,
+        capacity=context,
+        last_position_only=last_position_only,
+    )
+    treated = apply_treatments(normalized.model, settings.plan.sites, settings.plan.default)
+    return traced, context, treated.model, (normalized, treated)
+
+
+def _tokenizer_json(traced: Traced) -> str:
+    return "null" if traced.tokenizer is None else traced.tokenizer.to_json()
+
+
+def _manifest(
+    settings: Settings, traced: Traced, lowered: Lowered, context: int, results: Sequence[PassResult]
+) -> Manifest:
+    source = Source(str(traced.source.resolve()), traced.source_bytes, sha256(traced.source))
+    return Manifest(
+        source=source,
+        architecture=dataclasses.asdict(traced.architecture),
+        target=json.loads(settings.target.to_json()),
+        plan=json.loads(settings.plan.to_json()),
+        workload=dataclasses.asdict(settings.workload),
+        context=context,
+        sites=tuple(_site(one) for one in lowered.sites),
+        account=Account.of(results),
+        seconds={},
+        peak_memory_bytes=0,
+        files={},
+    )
+
+
+def _site(site: Any) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(site)))
+    return values
