@@ -47,10 +47,11 @@ class FuseRegions:
         certificate = Certificate("nodes lost or gained", f"all {before} nodes", float(abs(lost)), 0.0)
         detail = f"{before} nodes: {len(outlined)} in {len(regions)} regions, {len(left)} left"
         declined = [one for one in found if isinstance(one, Declined)]
+        told = {one.site for one in declined}
         declined += [
             Declined(self.name, site_of(node), f"{node.op_type} fits no region")
             for node in left
-            if node not in index
+            if node not in index and site_of(node) not in told
         ]
         summary = Applied(self.name, "model", detail, certificate)
         return PassResult(model, (*applied, summary) if applied else (), tuple(declined))

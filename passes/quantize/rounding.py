@@ -40,11 +40,12 @@ class Rounded:
 
 def round_block(weights: Float32, form: WeightFormat) -> Rounded:
     """Round float32 weights `[rows, groups, group]` to the nearest point of each group's grid."""
-    if form.scheme == "symmetric":
-        return _symmetric(weights, 2 ** (form.bits - 1) - 1)
-    if form.scheme == "asymmetric":
-        return _asymmetric(weights, 2**form.bits - 1)
-    return _minimum(weights, 2**form.bits - 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # `is_finite` tells
+        if form.scheme == "symmetric":
+            return _symmetric(weights, 2 ** (form.bits - 1) - 1)
+        if form.scheme == "asymmetric":
+            return _asymmetric(weights, 2**form.bits - 1)
+        return _minimum(weights, 2**form.bits - 1)
 
 
 def _symmetric(weights: Float32, largest: int) -> Rounded:

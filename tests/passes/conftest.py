@@ -1,4 +1,4 @@
-"""Graphs as text for tests of passes: text in, the rewrite, lines out, and numbers from the reference backend."""
+"""Graphs as text for tests of passes: text in, rewrite, lines out, and numbers by the reference backend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADER = '<ir_version: 13, opset_import: ["" : 25, "intaglio" : 1]> '
 
 
 def parse_graph(text: str, **weights: Any) -> ir.Model:
-    """A model from onnx's text form; `weights` (arrays or tensors) are initialisers the text need not declare."""
+    """A model from onnx's text form; the text need not declare the initialisers `weights` (arrays, tensors)."""
     tensors = {
         name: one if isinstance(one, ir.TensorProtocol) else ir.tensor(one) for name, one in weights.items()
     }

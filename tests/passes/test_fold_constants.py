@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -17,7 +20,9 @@ def folded(model: ir.Model, name: str = "y") -> np.ndarray:
     return tensor.numpy()
 
 
-def test_index_arithmetic_is_folded_through(parse, lines):
+def test_index_arithmetic_is_folded_through(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = parse(
         "g (float[n] x) => (int64[2] y) <int64[1] a = {3}, int64[1] b = {4}> "
         "{ c = Add(a, b)  d = Mul(c, b)  y = Concat<axis = 0>(c, d) }"
@@ -28,16 +33,17 @@ def test_index_arithmetic_is_folded_through(parse, lines):
     assert [one.site for one in result.applied] == ["c", "d", "y"]
 
 
-def test_a_causal_mask_is_folded(parse):
+def test_a_causal_mask_is_folded(parse: Callable[..., ir.Model]) -> None:
     model = parse(
         "g (float[n] x) => (bool[4, 4] y) <int64[2] shape = {4, 4}> "
-        "{ ones = ConstantOfShape<value = int64[1] {1}>(shape)  low = Trilu<upper = 0>(ones)  y = Cast<to = 9>(low) }"
+        "{ ones = ConstantOfShape<value = int64[1] {1}>(shape)  low = Trilu<upper = 0>(ones) "
+        "y = Cast<to = 9>(low) }"
     )
     FoldConstants()(model)
     np.testing.assert_array_equal(folded(model), np.tri(4, dtype=bool))
 
 
-def test_the_shape_of_a_known_value_is_folded(parse):
+def test_the_shape_of_a_known_value_is_folded(parse: Callable[..., ir.Model]) -> None:
     model = parse("g (float[2, 3, 5] x) => (int64[2] y) { y = Shape<start = 1>(x) }")
     FoldConstants()(model)
     np.testing.assert_array_equal(folded(model), [3, 5])
@@ -55,7 +61,8 @@ UNTOUCHED = {
     ),
     "codes": ("g (float[n] x) => (float[2, 2] y) { y = Cast<to = 1>(w) }", {"w": np.ones((2, 2), np.int8)}),
     "too large": (
-        "g (float[n] x) => (int64[n, m] y) <int64[2] size = {300, 300}> { y = ConstantOfShape<value = int64[1] {1}>(size) }",
+        "g (float[n] x) => (int64[n, m] y) <int64[2] size = {300, 300}> "
+        "{ y = ConstantOfShape<value = int64[1] {1}>(size) }",
         {},
     ),
     "random": ("g (float[n] x) => (float[2] y) { y = RandomNormal<shape = [2]>() }", {}),
@@ -63,14 +70,18 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize(("text", "weights"), UNTOUCHED.values(), ids=UNTOUCHED.keys())
-def test_exceptions(parse, lines, text, weights):
+def test_exceptions(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]], text: str, weights: dict[str, Any]
+) -> None:
     model = parse(text, **weights)
     before = lines(model)
     assert not FoldConstants()(model).modified
     assert lines(model) == before
 
 
-def test_lazy_weights_are_never_read(parse, tiny_decoder):
+def test_lazy_weights_are_never_read(
+    parse: Callable[..., ir.Model], tiny_decoder: Callable[..., Any]
+) -> None:
     def fail() -> ir.TensorProtocol:
         raise AssertionError("a pass read a weight that it had no business with")
 

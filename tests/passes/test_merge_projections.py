@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -18,7 +20,8 @@ CHAINS = {
     "float": "{0}w = Identity({0}c)",
     "half": "{0}w = Cast<to = 1>({0}c)",
     "blocks": "{0}f = Cast<to = 1>({0}s)  {0}w = DequantizeLinear<axis = 1, block_size = 4>({0}c, {0}f)",
-    "zero points": "{0}f = Cast<to = 1>({0}s)  {0}w = DequantizeLinear<axis = 1, block_size = 4>({0}c, {0}f, {0}z)",
+    "zero points": "{0}f = Cast<to = 1>({0}s) "
+    "{0}w = DequantizeLinear<axis = 1, block_size = 4>({0}c, {0}f, {0}z)",
     "minima": "{0}w = intaglio.DequantizeAffine<block_size = 4>({0}c, {0}s, {0}m)",
 }
 
@@ -42,7 +45,7 @@ def weights(kind: str, letter: str, rows: int, columns: int = 8) -> dict[str, ob
     }
 
 
-def gate_and_up(parse, kind: str = "minima", other: str | None = None) -> ir.Model:
+def gate_and_up(parse: Callable[..., ir.Model], kind: str = "minima", other: str | None = None) -> ir.Model:
     gate, up = CHAINS[kind].format("g"), CHAINS[other or kind].format("u")
     text = GATE_UP.format(k=8, gate=gate, up=up, x="x")
     if kind == "float":
@@ -52,12 +55,13 @@ def gate_and_up(parse, kind: str = "minima", other: str | None = None) -> ir.Mod
             .replace("gw", "gc")
             .replace("uw", "uc")
         )
-    model = parse(text, **weights(kind, "g", 3), **weights(other or kind, "u", 5))
-    return model
+    return parse(text, **weights(kind, "g", 3), **weights(other or kind, "u", 5))
 
 
 @pytest.mark.parametrize("kind", CHAINS)
-def test_a_merged_layer_gives_the_same_bits(parse, run, kind):
+def test_a_merged_layer_gives_the_same_bits(
+    parse: Callable[..., ir.Model], run: Callable[..., dict[str, np.ndarray]], kind: str
+) -> None:
     x = np.random.default_rng(0).standard_normal((1, 2, 8), np.float32)
     model = gate_and_up(parse, kind)
     before = [one.weight.numpy() for one in find_linears(model)]
@@ -71,7 +75,9 @@ def test_a_merged_layer_gives_the_same_bits(parse, run, kind):
         np.testing.assert_allclose(one, expected[name], rtol=1e-6, atol=1e-6)
 
 
-def test_the_graph_after_merging(parse, lines):
+def test_the_graph_after_merging(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = gate_and_up(parse)
     MergeProjections()(model)
     name = "gate_up_proj"
@@ -84,7 +90,9 @@ def test_the_graph_after_merging(parse, lines):
     ]
 
 
-def test_different_formats_are_declined(parse, lines):
+def test_different_formats_are_declined(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = gate_and_up(parse, "minima", "blocks")
     before = lines(model)
     result = MergeProjections(expected=1)(model)
@@ -93,18 +101,20 @@ def test_different_formats_are_declined(parse, lines):
     assert "up_proj is stored as symmetric int8" in result.declined[1].reason
 
 
-def test_different_inputs_are_declined(parse):
+def test_different_inputs_are_declined(parse: Callable[..., ir.Model]) -> None:
     result = MergeProjections()(_two_inputs(parse))
     assert "read different inputs" in result.declined[0].reason
 
 
-def _two_inputs(parse) -> ir.Model:
+def _two_inputs(parse: Callable[..., ir.Model]) -> ir.Model:
     text = GATE_UP.format(k=8, gate=CHAINS["half"].format("g"), up=CHAINS["half"].format("u"), x="x2")
     text = text.replace("x)", "x, float[b, s, 8] x2)", 1)
     return parse(text, **weights("half", "g", 3), **weights("half", "u", 5))
 
 
-def test_a_layer_without_all_its_siblings_is_left(parse, lines):
+def test_a_layer_without_all_its_siblings_is_left(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = gate_and_up(parse)
     result = MergeProjections(groups={"qkv_proj": ("q_proj", "k_proj", "v_proj")})(model)
     assert (result.applied, result.declined) == ((), ())
@@ -113,7 +123,9 @@ def test_a_layer_without_all_its_siblings_is_left(parse, lines):
 @pytest.mark.parametrize("rows", [(2, 3, 4), (1, 1, 1), (3, 2, 1)])
 @pytest.mark.parametrize("columns", [4, 5])
 @pytest.mark.parametrize("dtype", [ir.DataType.UINT4, ir.DataType.INT4, ir.DataType.INT8])
-def test_joined_codes_are_exact_also_where_bytes_are_shared(rows, columns, dtype):
+def test_joined_codes_are_exact_also_where_bytes_are_shared(
+    rows: tuple[int, ...], columns: int, dtype: ir.DataType
+) -> None:
     random = np.random.default_rng(0)
     low = -8 if dtype in (ir.DataType.INT4, ir.DataType.INT8) else 0
     parts = [random.integers(low, low + 16, (one, columns)) for one in rows]
@@ -124,7 +136,7 @@ def test_joined_codes_are_exact_also_where_bytes_are_shared(rows, columns, dtype
     np.testing.assert_array_equal(joined.numpy().astype(int), np.concatenate(parts))
 
 
-def test_joining_is_lazy_and_retains_nothing():
+def test_joining_is_lazy_and_retains_nothing() -> None:
     reads = []
 
     def read(index: int) -> ir.LazyTensor:

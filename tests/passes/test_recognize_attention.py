@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from intaglio.passes.normalize.recognize_attention import RecognizeAttention
 
 HEADS, KV_HEADS, LENGTH, SIZE = 4, 2, 5, 8
-INPUTS = f"float[1, {HEADS}, {LENGTH}, {SIZE}] q, float[1, {KV_HEADS}, {LENGTH}, {SIZE}] k, float[1, {KV_HEADS}, {LENGTH}, {SIZE}] v"
+KV_SHAPE = f"float[1, {KV_HEADS}, {LENGTH}, {SIZE}]"
+INPUTS = f"float[1, {HEADS}, {LENGTH}, {SIZE}] q, {KV_SHAPE} k, {KV_SHAPE} v"
 OUTPUT = f"float[1, {HEADS}, {LENGTH}, {SIZE}] y"
 CAUSAL = np.tri(LENGTH, dtype=np.bool_)
 ADDITIVE = np.where(CAUSAL, 0, -np.inf).astype(np.float32)
@@ -25,7 +30,8 @@ WEIGHTS = {
 
 
 def repeated(letter: str, op: str = "Expand") -> str:
-    return f"{letter}5 = Unsqueeze({letter}, two)  {letter}6 = {op}({letter}5, repeats)  {letter}r = Reshape({letter}6, four)  "
+    chain = "@5 = Unsqueeze(@, two)  @6 = OP(@5, repeats)  @r = Reshape(@6, four)  "
+    return chain.replace("@", letter).replace("OP", op)
 
 
 def spelled(scores: str = "s = Mul(qk, factor)  m = Add(s, mask)  ", repeats: str | None = None) -> str:
@@ -66,7 +72,13 @@ FIRING = {
 
 
 @pytest.mark.parametrize(("body", "changed"), FIRING.values(), ids=FIRING.keys())
-def test_spelled_out_attention_becomes_grouped(parse, lines, run, body, changed):
+def test_spelled_out_attention_becomes_grouped(
+    parse: Callable[..., ir.Model],
+    lines: Callable[[ir.Model], list[str]],
+    run: Callable[..., dict[str, np.ndarray]],
+    body: str,
+    changed: dict[str, Any],
+) -> None:
     model = parse(graph(body), **{**WEIGHTS, **changed})
     expected = run(model, **inputs())["y"]
     result = RecognizeAttention(expected=1)(model)
@@ -77,7 +89,11 @@ def test_spelled_out_attention_becomes_grouped(parse, lines, run, body, changed)
     np.testing.assert_allclose(run(model, **inputs())["y"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_no_mask_means_not_causal_and_scaled_queries_count(parse, lines, run):
+def test_no_mask_means_not_causal_and_scaled_queries_count(
+    parse: Callable[..., ir.Model],
+    lines: Callable[[ir.Model], list[str]],
+    run: Callable[..., dict[str, np.ndarray]],
+) -> None:
     body = spelled("m = Identity(qk)  ").replace("m = Identity(qk)  ", "").replace("(m)", "(qk)")
     model = parse(
         graph(body.replace("qk = MatMul(q, kt)", "qs = Mul(q, factor)  qk = MatMul(qs, kt)")), **WEIGHTS
@@ -125,7 +141,13 @@ DECLINED = {
 
 
 @pytest.mark.parametrize(("body", "changed", "reason"), DECLINED.values(), ids=DECLINED.keys())
-def test_near_misses_are_explained_and_left_alone(parse, lines, body, changed, reason):
+def test_near_misses_are_explained_and_left_alone(
+    parse: Callable[..., ir.Model],
+    lines: Callable[[ir.Model], list[str]],
+    body: str,
+    changed: dict[str, Any],
+    reason: str,
+) -> None:
     model = parse(graph(body), **{**WEIGHTS, **changed})
     before = lines(model)
     result = RecognizeAttention(expected=1)(model)
@@ -135,13 +157,17 @@ def test_near_misses_are_explained_and_left_alone(parse, lines, body, changed, r
     assert result.declined[1].site == "p"
 
 
-def test_probabilities_with_a_second_reader_are_left(parse):
+def test_probabilities_with_a_second_reader_are_left(parse: Callable[..., ir.Model]) -> None:
     text = graph(spelled() + "  z = Neg(p)").replace(OUTPUT, f"{OUTPUT}, float[1, 4, 5, 5] z")
     result = RecognizeAttention()(parse(text, **WEIGHTS))
     assert "2 readers" in result.declined[0].reason
 
 
-def test_an_attention_node_loses_repeats_and_mask(parse, lines, run):
+def test_an_attention_node_loses_repeats_and_mask(
+    parse: Callable[..., ir.Model],
+    lines: Callable[[ir.Model], list[str]],
+    run: Callable[..., dict[str, np.ndarray]],
+) -> None:
     body = repeated("k") + repeated("v") + "y = Attention(q, kr, vr, mask)"
     model = parse(graph(body), **{**WEIGHTS, "mask": CAUSAL})
     expected = run(model, **inputs())["y"]
@@ -151,7 +177,9 @@ def test_an_attention_node_loses_repeats_and_mask(parse, lines, run):
     np.testing.assert_allclose(run(model, **inputs())["y"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_canonical_attention_is_left_without_a_word(parse, lines):
+def test_a_canonical_attention_is_left_without_a_word(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = parse(graph("y = Attention<is_causal = 1>(q, k, v)"))
     result = RecognizeAttention(expected=1)(model)
     assert lines(model) == ["y = Attention(q, k, v) is_causal=1"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from intaglio.passes.normalize.recognize_swiglu import RecognizeSwiglu
@@ -27,7 +30,12 @@ def graph(body: str) -> str:
 
 
 @pytest.mark.parametrize("body", SPELLINGS.values(), ids=SPELLINGS.keys())
-def test_every_spelling_becomes_one_node(parse, lines, run, body):
+def test_every_spelling_becomes_one_node(
+    parse: Callable[..., ir.Model],
+    lines: Callable[[ir.Model], list[str]],
+    run: Callable[..., dict[str, np.ndarray]],
+    body: str,
+) -> None:
     g, u = np.random.default_rng(0).standard_normal((2, 1, 3, 6)).astype(np.float32)
     model = parse(graph(body))
     expected = g / (1 + np.exp(-g)) * u
@@ -39,7 +47,9 @@ def test_every_spelling_becomes_one_node(parse, lines, run, body):
 
 
 @pytest.mark.parametrize(("body", "reason"), DECLINED.items())
-def test_near_misses_are_explained_and_left_alone(parse, lines, body, reason):
+def test_near_misses_are_explained_and_left_alone(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]], body: str, reason: str
+) -> None:
     model = parse(graph(body))
     before = lines(model)
     result = RecognizeSwiglu(expected=1)(model)
@@ -49,7 +59,9 @@ def test_near_misses_are_explained_and_left_alone(parse, lines, body, reason):
     assert reason in result.declined[1].reason
 
 
-def test_a_shared_gate_keeps_its_spelling_for_the_others(parse, lines):
+def test_a_shared_gate_keeps_its_spelling_for_the_others(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = parse(
         "g (float[2] g, float[2] u) => (float[2] y, float[2] z) "
         "{ a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)  z = Neg(s) }"
@@ -63,7 +75,7 @@ def test_a_shared_gate_keeps_its_spelling_for_the_others(parse, lines):
     ]
 
 
-def test_nothing_is_said_where_nothing_is_near_or_expected(parse):
+def test_nothing_is_said_where_nothing_is_near_or_expected(parse: Callable[..., ir.Model]) -> None:
     result = RecognizeSwiglu()(parse("g (float[2] g, float[2] u) => (float[2] y) { y = Mul(g, u) }"))
     assert result.applied == ()
     assert result.declined == ()

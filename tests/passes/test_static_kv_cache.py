@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from intaglio.compiler.errors import OptionError
@@ -22,7 +26,9 @@ SHAPE = {
 
 @pytest.mark.parametrize("options", SHAPE.values(), ids=SHAPE.keys())
 @pytest.mark.parametrize("chunks", [(9,), (5, 1, 1, 2), (1,) * 9], ids=str)
-def test_cached_logits_equal_those_of_the_whole_sequence(tiny_decoder, options, chunks):
+def test_cached_logits_equal_those_of_the_whole_sequence(
+    tiny_decoder: Callable[..., Any], options: dict[str, Any], chunks: tuple[int, ...]
+) -> None:
     decoder = tiny_decoder(**options)
     model = decoder.traced()
     result = normalize(model, layers=decoder.sizes.layers, capacity=decoder.CAPACITY)
@@ -30,7 +36,7 @@ def test_cached_logits_equal_those_of_the_whole_sequence(tiny_decoder, options, 
     np.testing.assert_allclose(decoder.cached(model, chunks), decoder.whole(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_signature_is_the_documented_one(tiny_decoder):
+def test_the_signature_is_the_documented_one(tiny_decoder: Callable[..., Any]) -> None:
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
     normalize(model, layers=2, capacity=24)
@@ -47,7 +53,9 @@ def test_the_signature_is_the_documented_one(tiny_decoder):
     assert outputs == ["logits", *(f"{name}.updated" for name in expected if "cache" in name)]
 
 
-def test_one_layer_after_normalising(tiny_decoder, lines):
+def test_one_layer_after_normalising(
+    tiny_decoder: Callable[..., Any], lines: Callable[[ir.Model], list[str]]
+) -> None:
     decoder = tiny_decoder(quantization="Q8_0", layers=1)
     model = decoder.traced()
     normalize(model, layers=1, capacity=24)
@@ -55,7 +63,8 @@ def test_one_layer_after_normalising(tiny_decoder, lines):
     name = "layers.0.self_attn"
     assert found == [
         f"{name}.qkv_proj = MatMul(layers.0.input_layernorm, {name}.qkv_proj.transposed)",
-        f"{name}.q_proj, {name}.k_proj, {name}.v_proj = Split({name}.qkv_proj, constant.int64.3[64,32,32]) axis=-1",
+        f"{name}.q_proj, {name}.k_proj, {name}.v_proj = Split({name}.qkv_proj, constant.int64.3[64,32,32]) "
+        "axis=-1",
         f"{name}.q_split = Reshape({name}.q_proj, constant.int64.4[0,0,4,16])",
         f"{name}.q_heads = Transpose({name}.q_split) perm=[0, 2, 1, 3]",
         f"{name}.q_rotated = RotaryEmbedding({name}.q_heads, rotary.cosine, rotary.sine, position_ids)",
@@ -66,8 +75,8 @@ def test_one_layer_after_normalising(tiny_decoder, lines):
         f"{name}.v_heads = Transpose({name}.v_split) perm=[0, 2, 1, 3]",
         f"key_cache.0.updated = TensorScatter(key_cache.0, {name}.k_rotated, position) axis=2 mode=linear",
         f"value_cache.0.updated = TensorScatter(value_cache.0, {name}.v_heads, position) axis=2 mode=linear",
-        f"{name}.attention = Attention({name}.q_rotated, key_cache.0.updated, value_cache.0.updated, , , , length) "
-        "is_causal=1",
+        f"{name}.attention = Attention({name}.q_rotated, key_cache.0.updated, value_cache.0.updated, "
+        ", , , length) is_causal=1",
         f"{name}.joined.turned = Transpose({name}.attention) perm=[0, 2, 1, 3]",
         f"{name}.joined = Reshape({name}.joined.turned, constant.int64.3[0,0,64])",
         f"{name}.o_proj = MatMul({name}.joined, {name}.o_proj.transposed)",
@@ -76,7 +85,9 @@ def test_one_layer_after_normalising(tiny_decoder, lines):
     ]
 
 
-def test_a_graph_input_of_positions_disappears(parse, lines):
+def test_a_graph_input_of_positions_disappears(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]]
+) -> None:
     model = parse(
         """g (int64[b, s] input_ids, int64[b, s] position_ids, float[b, 2, s, 4] q) => (float[b, 2, s, 4] y) {
           r = RotaryEmbedding(q, cos, sin, position_ids)
@@ -103,7 +114,9 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize(("body", "reason"), PROBLEMS.items())
-def test_what_cannot_have_a_cache_is_declined(parse, lines, body, reason):
+def test_what_cannot_have_a_cache_is_declined(
+    parse: Callable[..., ir.Model], lines: Callable[[ir.Model], list[str]], body: str, reason: str
+) -> None:
     text = f"g (int64[b, s] input_ids, float[b, 2, s, 4] q) => (float[b, 2, s, 4] y) {{ {body} }}"
     model = parse(text, mask=np.zeros((4, 4), np.float32))
     before = lines(model)
@@ -113,7 +126,7 @@ def test_what_cannot_have_a_cache_is_declined(parse, lines, body, reason):
     assert reason in result.declined[1].reason
 
 
-def test_bad_options_are_refused(parse, tiny_decoder):
+def test_bad_options_are_refused(parse: Callable[..., ir.Model], tiny_decoder: Callable[..., Any]) -> None:
     decoder = tiny_decoder()
     with pytest.raises(OptionError, match="capacity is 0"):
         StaticKvCache(0)(decoder.traced())
@@ -124,7 +137,7 @@ def test_bad_options_are_refused(parse, tiny_decoder):
         StaticKvCache(8)(parse(text))
 
 
-def test_rotary_tables_are_cut_to_the_capacity(tiny_decoder):
+def test_rotary_tables_are_cut_to_the_capacity(tiny_decoder: Callable[..., Any]) -> None:
     model = tiny_decoder().traced()
     whole = model.graph.initializers["rotary.cosine"].const_value.numpy()
     result = CutRotaryTables(24)(model)
@@ -136,7 +149,7 @@ def test_rotary_tables_are_cut_to_the_capacity(tiny_decoder):
 
 
 @pytest.mark.parametrize("chunks", [(9,), (4, 5), (8, 1)], ids=str)
-def test_last_position_only(tiny_decoder, chunks):
+def test_last_position_only(tiny_decoder: Callable[..., Any], chunks: tuple[int, ...]) -> None:
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
     result = normalize(model, layers=2, capacity=24, last_position_only=True)
@@ -146,7 +159,9 @@ def test_last_position_only(tiny_decoder, chunks):
     assert model.graph.outputs[0].shape[1:] == (1, 300)
 
 
-def test_last_position_declines_what_is_not_a_head(parse, tiny_decoder):
+def test_last_position_declines_what_is_not_a_head(
+    parse: Callable[..., ir.Model], tiny_decoder: Callable[..., Any]
+) -> None:
     graph = "g (float[b, s, 4] x) => (float[b, s, 4] logits) { logits = Neg(x) }"
     assert "no linear layer" in LastPositionLogits()(parse(graph)).declined[0].reason
     graph = """g (float[b, s, 4] x) => (float[b, s, 4] logits, float[b, s, 4] y) {
