@@ -14,6 +14,8 @@ from intaglio.compiler.frontends.chat import render_chat
 from intaglio.compiler.frontends.traced import Tokenizer
 
 FORMAT = 1
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,12 @@ class TextStream:
         """The text that `token` completes; empty while a character is incomplete."""
         self._pending.append(token)
         text = self._text()
-        if text.endswith("\N{REPLACEMENT CHARACTER}"):
-            return self._show(text[:-1])
-        piece = self._show(text)
-        self._context, self._pending, self._shown = self._pending, [], 0
+        stable = self._stable(text)
+        piece = self._show(stable)
+        if stable == text:
+            # Tokens without text cannot stand for what came before: decoders treat the start of a text apart.
+            self._context = self._pending if text else self._context + self._pending
+            self._pending, self._shown = [], 0
         return piece
 
     def finish(self) -> str:
@@ -135,6 +139,16 @@ class TextStream:
     def _text(self) -> str:
         before = self._tokenizer.decode(self._context)
         return self._tokenizer.decode([*self._context, *self._pending])[len(before) :]
+
+    def _stable(self, text: str) -> str:
+        """`text` without replacement characters at its end: more bytes may make a character of them.
+
+        Some decoders put one for each byte, even for those of finished characters in the same run of bytes.
+        """
+        whole = text.rstrip(REPLACEMENT)
+        if len(self._pending) < LONGEST_CHARACTER:
+            return whole
+        return text[: max(len(whole), len(text) - LONGEST_CHARACTER + 1)]
 
     def _show(self, text: str) -> str:
         piece, self._shown = text[self._shown :], max(self._shown, len(text))

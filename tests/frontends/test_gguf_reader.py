@@ -1,4 +1,4 @@
-"""The reader gives what the gguf package gives, and refuses broken files before allocating anything for them."""
+"""The reader gives what the gguf package gives, and refuses broken files before it allocates for them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""`trace` finds the front end for a path, and says what it accepts where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from intaglio.compiler.errors import ModelFileError, OptionError
+from intaglio.compiler.frontends import FRONTENDS, trace
+
+TinyGguf = Callable[..., Path]
+
+
+def test_strings_and_paths_are_accepted(tiny_gguf: TinyGguf) -> None:
+    path = tiny_gguf()
+
+    assert trace(str(path)).source == trace(path).source == path
+
+
+def test_a_gguf_file_of_another_name_is_recognised_by_its_content(
+    tiny_gguf: TinyGguf, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "model.bin"
+    renamed.write_bytes(tiny_gguf().read_bytes())
+
+    assert trace(renamed).architecture == trace(tiny_gguf()).architecture
+
+
+def test_a_mislabelled_file_is_refused_as_what_it_calls_itself(tmp_path: Path) -> None:
+    path = tmp_path / "model.GGUF"
+    path.write_bytes(b"PK\x03\x04 nothing of the kind")
+
+    with pytest.raises(ModelFileError, match="it is no GGUF file"):
+        trace(path)
+
+
+def test_unknown_kinds_are_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"12345678")
+
+    for place in (path, tmp_path):
+        with pytest.raises(OptionError, match=r"no model of a known kind: give a \.gguf file"):
+            trace(place)
+
+
+def test_missing_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="there is no"):
+        trace(tmp_path / "missing.gguf")
+
+
+def test_claims_is_cheap_and_never_raises(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+
+    for frontend in FRONTENDS:
+        assert not frontend.claims(empty)
+        assert not frontend.claims(tmp_path)
+        assert not frontend.claims(tmp_path / "missing")
+
+
+def test_front_ends_load_nothing_heavy() -> None:
+    code = (
+        "import sys, intaglio.compiler.frontends; print({'torch', 'tvm', 'transformers'} & set(sys.modules))"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout == "set()\n"
