@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from onnx_ir.passes.common import InlinePass
 from torch import Tensor
 
 from intaglio.backends.reference.call import Call
+from intaglio.backends.reference.inputs import Given, as_tensor, check_inputs
 from intaglio.backends.reference.operators import OPERATORS
 from intaglio.backends.reference.program import Program, prepare
 from intaglio.backends.reference.support import require_support
-from intaglio.backends.reference.tensors import from_numpy, to_torch, torch_dtype
+from intaglio.backends.reference.tensors import to_torch
 from intaglio.compiler.errors import ModelError, OptionError
 
 Environment = dict[ir.Value, Tensor]
@@ -47,7 +46,7 @@ class ReferenceSession:
         self._functions = {name: prepare(body) for name, body in self._model.functions.items()}
         self._kept: Environment = {}
 
-    def run(self, inputs: Mapping[str, Tensor | NDArray[np.generic]]) -> dict[str, Tensor]:
+    def run(self, inputs: Mapping[str, Given]) -> dict[str, Tensor]:
         """Outputs by name. `inputs` by name: all graph inputs, and any weights to be replaced in this run.
 
         Raises `OptionError` for missing, unknown or ill-shaped inputs, `ModelError` where a node fails.
@@ -58,27 +57,13 @@ class ReferenceSession:
             self._kept = {value: environment[value] for value in self._program.kept}
         return {str(value.name): one for value, one in zip(self._program.outputs, outputs, strict=True)}
 
-    def _inputs(self, inputs: Mapping[str, Tensor | NDArray[np.generic]]) -> Environment:
-        values = {str(value.name): value for value in self._program.inputs}
-        missing = sorted(set(values) - set(inputs))
-        if not self._keeps:
-            values.update(self._model.graph.initializers)
-        problems = [f"input {name!r} is missing" for name in missing]
-        problems += [f"{name!r} is not an input" for name in inputs if name not in values]
-        given = {
-            values[name]: self._tensor(values[name], one) for name, one in inputs.items() if name in values
-        }
-        problems += [one for value, tensor in given.items() for one in _shape_problem(value, tensor)]
-        if problems:
-            raise OptionError("[reference] run: " + "; ".join(problems))
-        return given
-
-    def _tensor(self, value: ir.Value, given: Tensor | NDArray[np.generic]) -> Tensor:
-        assert value.dtype is not None, "checked by require_support"
-        tensor = (
-            given if isinstance(given, Tensor) else from_numpy(given, ir.DataType.from_numpy(given.dtype))
-        )
-        return tensor.to(torch_dtype(value.dtype, self._dtype))
+    def _inputs(self, inputs: Mapping[str, Given]) -> Environment:
+        required = {str(value.name): value for value in self._program.inputs}
+        # A weight that is kept cannot be replaced: what was computed from it would stay.
+        weights = {} if self._keeps else dict(self._model.graph.initializers)
+        check_inputs(inputs, required, weights)
+        values = {**weights, **required}
+        return {values[name]: as_tensor(values[name], one, self._dtype) for name, one in inputs.items()}
 
     def _run(self, program: Program, environment: Environment, attributes: Attributes) -> list[Tensor]:
         for step in program.steps:
@@ -137,17 +122,6 @@ def _bound(node: ir.Node, scope: Attributes) -> Attributes:
         if found is not None:
             bound[name] = found
     return bound
-
-
-def _shape_problem(value: ir.Value, tensor: Tensor) -> list[str]:
-    if value.shape is None:
-        return []
-    sizes = list(value.shape)
-    fits = len(sizes) == tensor.dim() and all(
-        not isinstance(declared, int) or declared == given
-        for declared, given in zip(sizes, tensor.shape, strict=True)
-    )
-    return [] if fits else [f"{value.name!r} has shape {list(tensor.shape)}, declared {value.shape}"]
 
 
 def _failure(node: ir.Node, inputs: tuple[Tensor | None, ...], error: Exception) -> str:

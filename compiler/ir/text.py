@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 _SHOWN_ELEMENTS = 8
+_DTYPE_ATTRIBUTES = ("to", "output_dtype", "precision", "softmax_precision")
 
 
 def to_text(model: ir.Model) -> str:
@@ -56,6 +58,10 @@ def attribute_to_text(attribute: ir.Attr) -> str:
         return f"{attribute.name}=@{attribute.ref_attr_name}"
     if attribute.type == ir.AttributeType.TENSOR:
         return f"{attribute.name}={_tensor(attribute.as_tensor())}"
+    if attribute.name in _DTYPE_ATTRIBUTES and attribute.value:
+        return f"{attribute.name}={_dtype(ir.DataType(attribute.as_int()))}"
+    if attribute.type == ir.AttributeType.FLOAT:
+        return f"{attribute.name}={np.float32(attribute.as_float())!s}"
     value = list(attribute.value) if isinstance(attribute.value, tuple) else attribute.value
     return f"{attribute.name}={value!r}"
 

@@ -277,6 +277,15 @@ def test_bad_inputs_are_named(inputs: dict[str, np.ndarray], message: str) -> No
         ReferenceSession(linear()).run(inputs)
 
 
+def test_sizes_of_one_name_must_agree() -> None:
+    builder = GraphBuilder()
+    values = [builder.input(name, FLOAT, ["batch", "length"]) for name in ("a", "b")]
+    builder.output(builder.node("Add", values))
+    given = {"a": np.ones((1, 3), np.float32), "b": np.ones((2, 3), np.float32)}
+    with pytest.raises(OptionError, match="'batch' is 1 in 'a' and 2 in 'b'"):
+        ReferenceSession(builder.model()).run(given)
+
+
 def test_kept_weights_cannot_be_replaced() -> None:
     inputs = {"x": np.ones((2, 96), np.float32), "scale": np.ones((5, 3), np.float16)}
     with pytest.raises(OptionError, match="'scale' is not an input"):

@@ -118,6 +118,17 @@ def test_the_text_form() -> None:
     )
 
 
+def test_attributes_are_readable() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", FLOAT, [3])
+    scale = builder.initializer("scale", np.ones(3, np.float32))
+    cast = builder.node("Cast", [x], {"to": int(ir.DataType.FLOAT16)})
+    builder.output(builder.node("RMSNormalization", [cast, scale], {"epsilon": 1e-5, "axis": -1}))
+    text = to_text(builder.model())
+    assert "Cast: ? = Cast(x) to=float16\n" in text
+    assert "RMSNormalization(Cast, scale) axis=-1 epsilon=1e-05\n" in text
+
+
 def test_the_text_form_never_reads_large_weights() -> None:
     def explode() -> ir.TensorProtocol:
         raise AssertionError("a lazy tensor was read")
