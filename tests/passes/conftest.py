@@ -22,7 +22,7 @@ HEADER = '<ir_version: 13, opset_import: ["" : 25, "intaglio" : 1]> '
 
 
 def parse_graph(text: str, **weights: Any) -> ir.Model:
-    """A model from onnx's text form; the text need not declare the initialisers `weights` (arrays, tensors)."""
+    """A model from onnx's text form; the text need not declare `weights` (arrays, tensors)."""
     tensors = {
         name: one if isinstance(one, ir.TensorProtocol) else ir.tensor(one) for name, one in weights.items()
     }
