@@ -50,6 +50,15 @@ def test_equals_transformers(tiny_gguf: TinyGguf, load_llama: LoadLlama, quantiz
     assert relative_error(path, tokens(2, 37), load_llama(path)) < 1e-5
 
 
+@pytest.mark.parametrize("quantization", ["Q4_K", "Q5_K", "Q6_K"])
+def test_equals_transformers_for_k_quants(
+    tiny_gguf: TinyGguf, load_llama: LoadLlama, quantization: str
+) -> None:
+    path = tiny_gguf(quantization=quantization, hidden=256, feed_forward=512, layers=1, tied=False)
+
+    assert relative_error(path, tokens(1, 9), load_llama(path)) < 1e-5
+
+
 @pytest.mark.parametrize("embedding", ["Q4_1", "F16", "F32"])
 def test_equals_transformers_for_any_embedding_type(
     tiny_gguf: TinyGguf, load_llama: LoadLlama, embedding: str

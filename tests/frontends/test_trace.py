@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from intaglio.compiler.errors import ModelFileError, OptionError
+from intaglio.compiler.errors import IntaglioError, ModelFileError, OptionError
 from intaglio.compiler.frontends import FRONTENDS, trace
 
 TinyGguf = Callable[..., Path]
@@ -70,3 +71,25 @@ def test_front_ends_load_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert shown.stdout == "set()\n"
+
+
+def test_flipped_bytes_anywhere_give_our_errors_or_a_model(tiny_gguf: TinyGguf, tmp_path: Path) -> None:
+    content = tiny_gguf().read_bytes()
+    end = content.index(b"output_norm")
+    random = np.random.default_rng(11)
+    path = tmp_path / "flipped.gguf"
+    outcomes = {"traced": 0, "refused": 0}
+    for position in random.integers(0, end, 200):
+        flipped = bytearray(content)
+        flipped[position] ^= random.integers(1, 256)
+        path.write_bytes(flipped)
+        try:
+            tokenizer = trace(path).tokenizer
+            if tokenizer is not None:
+                tokenizer.decode(tokenizer.encode("the <|im_start|> 12"))
+                tokenizer.chat([{"role": "user", "content": "hi"}])
+            outcomes["traced"] += 1
+        except IntaglioError:
+            outcomes["refused"] += 1
+
+    assert min(outcomes.values()) > 5

@@ -104,6 +104,20 @@ def weights(
         yield "output.weight", matrix(shapes.vocabulary, hidden)
 
 
+def quantized(weight: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> NDArray[np.generic]:
+    """Raw blocks of `weight`; random ones of like size for k-quants, which the gguf package cannot make."""
+    halves = {"Q4_K": {0: 1e-4, 2: 1e-3}, "Q5_K": {0: 5e-5, 2: 1e-3}, "Q6_K": {208: 5e-5}}.get(kind.name)
+    if halves is None:
+        blocks: NDArray[np.generic] = gguf.quants.quantize(weight, kind)
+        return blocks
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(weight.shape)
+    raw = random.integers(0, 256, (weight.shape[0], weight.shape[1] // elements, size), np.uint8)
+    for start, value in halves.items():
+        raw[..., start : start + 2] = np.array([value], np.float16).view(np.uint8)
+    return raw.reshape(weight.shape[0], -1)
+
+
 def write_tiny_llama(
     path: Path,
     *,
@@ -155,9 +169,7 @@ def write_tiny_llama(
         if name not in leave_out:
             kind = next((kind for part, kind in kinds.items() if part in name), quantization)
             quantization_type = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(
-                name, gguf.quants.quantize(weight, quantization_type), raw_dtype=quantization_type
-            )
+            writer.add_tensor(name, quantized(weight, quantization_type), raw_dtype=quantization_type)
     for name, weight in (extra_tensors or {}).items():
         writer.add_tensor(name, weight)
     writer.write_header_to_file()

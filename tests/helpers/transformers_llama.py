@@ -38,7 +38,8 @@ def load_llama(path: Path, **config: object) -> LlamaForCausalLM:
 
 def _config(reader: gguf.GGUFReader, extra: dict[str, object]) -> LlamaConfig:
     def value(key: str) -> int | float:
-        return reader.fields[f"llama.{key}"].contents()
+        number: int | float = reader.fields[f"llama.{key}"].contents()
+        return number
 
     heads = value("attention.head_count")
     key_length = reader.fields.get("llama.attention.key_length")
@@ -64,7 +65,7 @@ def _name(stored: str) -> str:
 
 
 def _weight(tensor: gguf.ReaderTensor, config: LlamaConfig) -> NDArray[np.float32]:
-    weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    weight: NDArray[np.float32] = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for name, count in heads.items():
         if f".{name}." in tensor.name:  # neighbouring pairs → halves, as transformers rotates
