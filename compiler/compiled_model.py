@@ -83,7 +83,8 @@ class CompiledModel:
         session = self.session
         checked = prompt_tokens(tokens, None, session.vocabulary)
         session.reset()
-        return session.score(checked)
+        logits: NDArray[np.float32] = session.score(checked)
+        return logits
 
     def generate(
         self,
@@ -149,7 +150,7 @@ class CompiledModel:
         return evaluate(self.session, self.tokenizer, path, text, tokens)
 
     def explain(self, name: str) -> Explanation:
-        """What was done to the site or node `name`, or declined there. Raises `OptionError` if there is none."""
+        """What was done to the site or node `name`, or declined there. Raises `OptionError` for others."""
         from intaglio.compiler.explain import explain
 
         return explain(self.manifest, name)

@@ -88,6 +88,8 @@ def _names(site: dict[str, Any]) -> set[str]:
 
 def _merged_into(account: Account, name: str) -> set[str]:
     """Sites whose making mentions `name`: what a merged projection became."""
+    if not name:
+        return set()
     whole = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\w)")
     return {one.site for one in account.applied if whole.search(one.detail)}
 

@@ -111,8 +111,8 @@ def room_for(options: GenerationOptions, prompt: int, capacity: int) -> int:
     wanted = options.max_new_tokens
     if prompt + (wanted or 1) > capacity:
         raise ContextLengthError(
-            f"generate: {prompt} prompt tokens and {wanted or 'at least 1'} new ones do not fit into the "
-            f"context of {capacity}: shorten the prompt, lower max_new_tokens, or compile with a larger context."
+            f"generate: {prompt} prompt tokens and {wanted or 'at least 1'} new ones exceed the context of "
+            f"{capacity}: shorten the prompt, lower max_new_tokens, or compile with a larger context."
         )
     return wanted or min(DEFAULT_NEW_TOKENS, capacity - prompt)
 

@@ -79,7 +79,8 @@ class Report:
         compiling = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items())
         return (
             f"{Path(self.source['path']).name}, {self.source['bytes'] / 1e6:.1f} MB, for "
-            f"{self.target['name']} ({self.target['cpu']}), plan {self.plan['default']}, context {self.context} tokens",
+            f"{self.target['name']} ({self.target['cpu']}), plan {self.plan['default']}, "
+            f"context {self.context} tokens",
             f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
             f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
             f"compiled in {sum(self.seconds.values()):.1f} s ({compiling}), "

@@ -62,8 +62,8 @@ class Settings:
             )
         if self.workload.tokens > context:
             raise OptionError(
-                f"compile: the workload of {self.workload.prefill} + {self.workload.decode} tokens does not fit "
-                f"into a context of {context}: shorten it, or compile for a larger one (the model's is "
+                f"compile: the workload of {self.workload.prefill} + {self.workload.decode} tokens exceeds a "
+                f"context of {context}: shorten it, or compile for a larger one (the model's is "
                 f"{architecture.context})."
             )
         return context

@@ -1,7 +1,7 @@
 """The command line: `intaglio compile | run | bench | evaluate | explain | export | doctor`.
 
-Each command is a module with `add` (its arguments) and `run` (its work, giving the exit status). Intaglio's own
-errors end in one message on standard error and status 2; whatever else is raised is a bug and shows itself.
+Each command is a module with `add` (its arguments) and `run` (its work, giving the exit status). Errors of
+Intaglio's own end in one message on standard error and status 2; any other is a bug and shows itself.
 """
 
 from __future__ import annotations
