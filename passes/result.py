@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,10 +51,24 @@ class PassResult:
     applied: tuple[Applied, ...] = ()
     declined: tuple[Declined, ...] = ()
 
+    @staticmethod
+    def of(model: ir.Model, accounts: Iterable[Applied | Declined]) -> PassResult:
+        """The result with `accounts` sorted into applied and declined, each in the given order."""
+        told = tuple(accounts)
+        applied = tuple(one for one in told if isinstance(one, Applied))
+        return PassResult(model, applied, tuple(one for one in told if isinstance(one, Declined)))
+
     @property
     def modified(self) -> bool:
         """Whether the pass changed anything."""
         return bool(self.applied)
+
+
+def shortfall(pass_name: str, expected: int | None, found: int, what: str) -> tuple[Declined, ...]:
+    """What to report where fewer than `expected` are found, so that no rewrite fails to match in silence."""
+    if expected is None or found >= expected:
+        return ()
+    return (Declined(pass_name, "model", f"expected {expected} {what}, found {found}"),)
 
 
 class Pass(Protocol):

@@ -9,8 +9,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from intaglio.compiler.ir.functions import DOMAIN
-
 SITE = "intaglio.site"
 SMALL = 65536  # elements; larger tensors are weights, and reading them is left to those who mean to
 Attributes = Mapping[str, int | float | str | Sequence[int] | ir.TensorProtocol]
@@ -58,11 +56,6 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def integer_attribute(node: ir.Node, name: str, default: int) -> int:
-    """Attribute `name` of `node`."""
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
 def insert(
     before: ir.Node,
     op_type: str,
@@ -81,11 +74,6 @@ def insert(
     assert graph is not None, "only nodes of a graph can be rewritten"
     graph.insert_before(before, node)
     return node
-
-
-def insert_integers(before: ir.Node, numbers: Sequence[int]) -> ir.Value:
-    """Put an int64 `Constant` of one axis ahead of `before`."""
-    return insert(before, "Constant", [], {"value_ints": list(numbers)}).outputs[0]
 
 
 def supersede(old: ir.Node, new: ir.Node) -> None:
@@ -114,8 +102,3 @@ def site_of(node: ir.Node) -> str:
 def count(model: ir.Model, op_type: str, domain: str = "") -> int:
     """How many nodes of this op the main graph has."""
     return sum(is_op(node, op_type, domain) for node in model.graph)
-
-
-def swiglus(model: ir.Model) -> int:
-    """How many `intaglio.SwiGLU` nodes the main graph has."""
-    return count(model, "SwiGLU", DOMAIN)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from intaglio.compiler.ir.builder import GraphBuilder
 from intaglio.passes.linears import Linear, find_linears
-from intaglio.passes.result import Applied, Declined, PassResult
+from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import SITE, insert, remove_unused
 from intaglio.passes.store_weight import store_weight
 from intaglio.passes.tensors import join_rows
@@ -49,13 +49,9 @@ class MergeProjections:
             else:
                 accounts.append(Declined(self.name, site, problem))
         remove_unused(model)
-        applied = tuple(one for one in accounts if isinstance(one, Applied))
-        declined = [one for one in accounts if isinstance(one, Declined)]
         found = sum(_role(one.site) in self.groups for one in find_linears(model))
-        if self.expected is not None and found < self.expected:
-            reason = f"expected {self.expected} merged layers, found {found}"
-            declined.insert(0, Declined(self.name, "model", reason))
-        return PassResult(model, applied, tuple(declined))
+        missing = shortfall(self.name, self.expected, found, "merged layers")
+        return PassResult.of(model, [*missing, *accounts])
 
     def _families(self, linears: Sequence[Linear]) -> list[tuple[str, list[Linear]]]:
         """The merged site's name and its parts, wherever all parts exist."""

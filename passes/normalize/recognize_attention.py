@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.passes.normalize.attention_parts import is_causal_mask, spelled_out, unexpanded
-from intaglio.passes.result import Applied, Declined, PassResult
+from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import count, input_at, insert, is_op, remove_unused, site_of, supersede
 
 MASK = 3
@@ -39,13 +39,8 @@ class RecognizeAttention:
             elif is_op(node, "Attention") and "q_num_heads" not in node.attributes:  # exception 4
                 accounts += [*self._without_mask(node), *self._without_repeats(node)]
         remove_unused(model)
-        found = count(model, "Attention")
-        if self.expected is not None and found < self.expected:
-            accounts.insert(
-                0, Declined(self.name, "model", f"expected {self.expected} Attention, found {found}")
-            )
-        applied = tuple(one for one in accounts if isinstance(one, Applied))
-        return PassResult(model, applied, tuple(one for one in accounts if isinstance(one, Declined)))
+        missing = shortfall(self.name, self.expected, count(model, "Attention"), "Attention")
+        return PassResult.of(model, [*missing, *accounts])
 
     def _from_softmax(self, softmax: ir.Node) -> Applied | Declined:
         found = spelled_out(softmax)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.compiler.ir.functions import DOMAIN, ensure_function, swiglu
-from intaglio.passes.result import Applied, Declined, PassResult
+from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import count, insert, is_op, made_by, remove_unused, site_of, supersede
 
 Halves = tuple[ir.Value, ir.Value]
@@ -31,28 +31,23 @@ class RecognizeSwiglu:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Rewrite every gate found."""
-        applied: list[Applied] = []
-        declined: list[Declined] = []
-        for node in list(model.graph):
-            gate = _activated_gate(node)
-            if isinstance(gate, str):
-                declined.append(Declined(self.name, site_of(node), gate))
-            if not isinstance(gate, ir.Value):
-                continue
-            products = _products(node, gate)
-            applied += [Applied(self.name, site_of(one), "SwiGLU") for one in products]
-            if not products:
-                reason = f"{node.outputs[0].name} is SiLU, but no product with a second value follows"
-                declined.append(Declined(self.name, site_of(node), reason))
-        if applied:
-            ensure_function(model, swiglu())
+        accounts = [one for node in list(model.graph) for one in self._from_gate(node)]
         remove_unused(model)
         found = count(model, "SwiGLU", DOMAIN)
-        if self.expected is not None and found < self.expected:
-            declined.insert(
-                0, Declined(self.name, "model", f"expected {self.expected} SwiGLU, found {found}")
-            )
-        return PassResult(model, tuple(applied), tuple(declined))
+        if found:
+            ensure_function(model, swiglu())
+        return PassResult.of(model, [*shortfall(self.name, self.expected, found, "SwiGLU"), *accounts])
+
+    def _from_gate(self, node: ir.Node) -> list[Applied | Declined]:
+        gate = _activated_gate(node)
+        if gate is None:
+            return []
+        if isinstance(gate, str):
+            return [Declined(self.name, site_of(node), gate)]
+        if products := _products(node, gate):
+            return [Applied(self.name, site_of(one), "SwiGLU") for one in products]
+        reason = f"{node.outputs[0].name} is SiLU, but no product with a second value follows"
+        return [Declined(self.name, site_of(node), reason)]
 
 
 def _activated_gate(node: ir.Node) -> ir.Value | str | None:

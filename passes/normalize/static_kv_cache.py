@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.ir.builder import Dimension, GraphBuilder
-from intaglio.passes.result import Applied, Declined, PassResult
+from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import input_at, is_op, remove_unused, site_of
 
 WHOLE, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
@@ -38,27 +38,23 @@ class StaticKvCache:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Give every attention a cache."""
-        attentions = [node for node in model.graph if is_op(node, "Attention")]
-        problems = {node: _problem(node) for node in attentions}
-        able = [node for node in attentions if problems[node] is None]
-        declined = [
-            Declined(self.name, site_of(node), problem) for node, problem in problems.items() if problem
-        ]
-        if self.expected is not None and len(able) < self.expected:
-            reason = f"expected {self.expected} attentions to give a cache, found {len(able)}"
-            declined.insert(0, Declined(self.name, "model", reason))
-        if not able:
-            return PassResult(model, declined=tuple(declined))
+        problems = {node: _problem(node) for node in model.graph if is_op(node, "Attention")}
+        able = [node for node, problem in problems.items() if problem is None]
+        missing = shortfall(self.name, self.expected, len(able), "attentions to give a cache")
+        declined = [Declined(self.name, site_of(node), one) for node, one in problems.items() if one]
+        if able:
+            self._rewrite(model, able)
+        detail = f"cache of {self.capacity} tokens"
+        applied = [Applied(self.name, site_of(node), detail) for node in able]
+        return PassResult.of(model, [*missing, *declined, *applied])
+
+    def _rewrite(self, model: ir.Model, attentions: list[ir.Node]) -> None:
         clock = _Clock.start(model.graph, self.capacity)
         _turn_by(model.graph, clock.position_ids)
-        for index, node in enumerate(able):
+        for index, node in enumerate(attentions):
             _give_cache(model.graph, node, index, clock)
         remove_unused(model)
         clock.position_ids.name = "position_ids"  # free now, if the trace had positions of its own
-        detail = f"cache of {self.capacity} tokens"
-        return PassResult(
-            model, tuple(Applied(self.name, site_of(node), detail) for node in able), tuple(declined)
-        )
 
 
 @dataclass(frozen=True)
@@ -81,22 +77,24 @@ class _Clock:
         batch, sequence = _dimension(tokens.shape[0]), _dimension(tokens.shape[1])
         builder = GraphBuilder.extend(graph, before=graph[0])
         position = builder.input("position", WHOLE, [batch])
-        shape = builder.node(
+        size = builder.node(
             "Shape", [tokens], {"start": 1, "end": 2}, name="sequence", dtype=WHOLE, shape=[1]
         )
-        length = builder.node("Add", [position, shape], name="length", dtype=WHOLE, shape=[batch])
-        scalar = builder.node("Squeeze", [shape], name="sequence.scalar", dtype=WHOLE, shape=[])
-        span = [builder.integer(0), scalar, builder.integer(1)]
-        steps = builder.node("Range", span, name="steps", dtype=WHOLE, shape=[sequence])
-        column = builder.node(
-            "Unsqueeze",
-            [position, builder.integers([1])],
-            name="position.column",
-            dtype=WHOLE,
-            shape=[batch, 1],
-        )
-        ids = builder.node("Add", [column, steps], name="position_ids", dtype=WHOLE, shape=[batch, sequence])
+        length = builder.node("Add", [position, size], name="length", dtype=WHOLE, shape=[batch])
+        ids = _position_ids(builder, position, size, [batch, sequence])
         return _Clock(batch, capacity, position, length, ids)
+
+
+def _position_ids(
+    builder: GraphBuilder, position: ir.Value, size: ir.Value, shape: list[Dimension]
+) -> ir.Value:
+    """`position + 0, 1, …` for every sequence, `[batch, sequence]`."""
+    count = builder.node("Squeeze", [size], name="sequence.scalar", dtype=WHOLE, shape=[])
+    span = [builder.integer(0), count, builder.integer(1)]
+    steps = builder.node("Range", span, name="steps", dtype=WHOLE, shape=shape[1:])
+    inputs = [position, builder.integers([1])]
+    column = builder.node("Unsqueeze", inputs, name="position.column", dtype=WHOLE, shape=[shape[0], 1])
+    return builder.node("Add", [column, steps], name="position_ids", dtype=WHOLE, shape=shape)
 
 
 def _problem(node: ir.Node) -> str | None:

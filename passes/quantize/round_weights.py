@@ -41,8 +41,7 @@ class RoundWeights:
         for linear in linears_of(model, self.formats, self.name):
             accounts += self._round(model, linear, self.formats[linear.site])
         remove_unused(model)
-        applied = tuple(one for one in accounts if isinstance(one, Applied))
-        return PassResult(model, applied, tuple(one for one in accounts if isinstance(one, Declined)))
+        return PassResult.of(model, accounts)
 
     def _round(self, model: ir.Model, linear: Linear, form: WeightFormat) -> list[Applied | Declined]:
         weight, columns = linear.weight, linear.weight.shape[1]

@@ -144,6 +144,18 @@ def test_layers_that_read_the_same_share_the_rounding(
     assert len(readers) == 3
 
 
+def test_a_clone_may_be_treated_again_and_again(decoder: Any) -> None:
+    """To revert is to treat another clone of the canonical model."""
+    model = decoder.traced()
+    normalize(model, layers=2, capacity=decoder.CAPACITY)
+    kept = decoder.cached(model)
+    for plan in ("int4-g32", "fp32", "keep"):
+        clone = model.clone()
+        apply_treatments(clone, default=Plan.parse(plan).default)
+        assert not np.array_equal(decoder.cached(clone), kept) or plan == "fp32"
+    np.testing.assert_array_equal(decoder.cached(model), kept)
+
+
 def test_float_weights_are_lazy_and_exact(decoder: Any) -> None:
     model, _ = canonical(decoder, "keep")
     before = {one.site: one.weight.numpy() for one in find_linears(model)}
