@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from intaglio.backends.reference import ReferenceSession
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends import trace
+from intaglio.compiler.ir.invariants import check
 
 TinyGguf = Callable[..., Path]
 LoadLlama = Callable[..., Any]
@@ -133,6 +134,11 @@ def test_graph_is_as_the_architecture_page_says(tiny_gguf: TinyGguf) -> None:
     assert (scale.dtype, scale.shape) == (ir.DataType.FLOAT16, ir.Shape([96, 2]))
 
 
+@pytest.mark.parametrize("quantization", ["Q4_0", "Q5_1", "BF16", "F32"])
+def test_graph_keeps_the_invariants(tiny_gguf: TinyGguf, quantization: str) -> None:
+    check(trace(tiny_gguf(quantization=quantization, tied=False)).model)
+
+
 def test_tied_table_is_one_initialiser_used_twice(tiny_gguf: TinyGguf) -> None:
     graph = trace(tiny_gguf()).model.graph
 
@@ -186,6 +192,13 @@ def test_all_problems_with_tensors_are_listed_at_once(tiny_gguf: TinyGguf) -> No
         "blk.1.attn_v.weight [32, 64] is missing",
         "blk.0.attn_q.bias [64]: no llama weight that we know",
     )
+
+
+def test_parts_of_split_files_and_surplus_tokens_are_refused(tiny_gguf: TinyGguf) -> None:
+    with pytest.raises(UnsupportedModelError, match="one of 3 parts; join them first"):
+        trace(tiny_gguf(metadata={"split.count": 3}))
+    with pytest.raises(UnsupportedModelError, match="300 tokens, but the embedding only 299 rows"):
+        trace(tiny_gguf(metadata={"llama.vocab_size": 299}))
 
 
 def test_missing_sizes_and_absurd_layer_counts_are_refused(tiny_gguf: TinyGguf) -> None:

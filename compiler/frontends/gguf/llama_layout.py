@@ -63,6 +63,7 @@ def read_layout(file: GgufFile) -> LlamaLayout:
     settings = Settings(file.metadata, ARCHITECTURE)
     layout = LlamaLayout(_architecture(settings, file), _rope_scale(settings), FREQUENCIES in file.tensors)
     settings.refuse_unread(HARMLESS)
+    settings.problems += _file_problems(file, layout.architecture.vocabulary)
     problems = settings.problems or list(_tensor_problems(file, layout))
     if problems:
         raise UnsupportedModelError(f"gguf: {file.path} cannot be compiled:", problems)
@@ -116,6 +117,15 @@ def _rope_scale(settings: Settings) -> float:
     legacy = settings.number("rope.scale_linear", 1.0)
     factor = settings.number("rope.scaling.factor", legacy)
     return factor if kind == "linear" else legacy
+
+
+def _file_problems(file: GgufFile, rows: int) -> Iterator[str]:
+    parts = file.metadata.get("split.count", 1)
+    if parts not in (0, 1):
+        yield f"it is one of {parts} parts; join them first (llama-gguf-split --merge)"
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, list) and len(tokens) > rows:
+        yield f"the tokenizer has {len(tokens)} tokens, but the embedding only {rows} rows"
 
 
 def _tensor_problems(file: GgufFile, layout: LlamaLayout) -> Iterator[str]:
