@@ -76,17 +76,21 @@ def insert(
     return node
 
 
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Let all that use `old`, graph outputs included, use `new`, which gets name and type."""
+    name, old.name = old.name, f"{old.name}.superseded"
+    new.type, new.shape = new.type or old.type, new.shape or old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    new.name = name
+
+
 def supersede(old: ir.Node, new: ir.Node) -> None:
     """Put `new` in the place of `old`: its users, its name, the names of its outputs, and its metadata."""
-    old_name, old.name = old.name, f"{old.name}.superseded"
-    new.name = old_name
+    name, old.name = old.name, f"{old.name}.superseded"
+    new.name = name
     new.metadata_props.update(old.metadata_props)
     for before, after in zip(old.outputs, new.outputs, strict=True):
-        name = before.name
-        before.name = f"{name}.superseded"
-        after.type, after.shape = after.type or before.type, after.shape or before.shape
-        before.replace_all_uses_with(after, replace_graph_outputs=True)
-        after.name = name
+        take_over(before, after)
 
 
 def remove_unused(model: ir.Model) -> None:

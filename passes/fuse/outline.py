@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from intaglio.compiler.ir.functions import DOMAIN, DOMAIN_VERSION, OPSET
 from intaglio.compiler.ir.hash import structural_hash
-from intaglio.passes.rewriting import SITE
+from intaglio.passes.rewriting import SITE, take_over
 
 STRUCTURE = 64  # elements; int64 initialisers up to this size are shapes and axes, and belong to the body
 _NUMBER = re.compile(r"^layers\.\d+\.|\.\d+(?=\.|$)")
@@ -53,7 +53,7 @@ def outline(model: ir.Model, region: Region) -> ir.Node:
     assert last is not None, "a region makes its outputs"
     model.graph.insert_after(last, call)
     for old, new in zip(region.outputs, call.outputs, strict=True):
-        _take_over(old, new)
+        take_over(old, new)
     return call
 
 
@@ -142,10 +142,3 @@ def _input_name(value: ir.Value) -> str:
 def _short(name: str) -> str:
     """`layers.3.mlp.down_proj` → `mlp.down_proj`, `key_cache.3` → `key_cache`."""
     return _NUMBER.sub("", name)
-
-
-def _take_over(old: ir.Value, new: ir.Value) -> None:
-    name, old.name = old.name, f"{old.name}.outlined"
-    new.type, new.shape = old.type, old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    new.name = name

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from intaglio.compiler.ir.builder import GraphBuilder
 from intaglio.passes.linears import Linear, find_linears
 from intaglio.passes.result import Applied, Declined, PassResult, shortfall
-from intaglio.passes.rewriting import SITE, insert, remove_unused
+from intaglio.passes.rewriting import SITE, insert, remove_unused, take_over
 from intaglio.passes.store_weight import store_weight
 from intaglio.passes.tensors import join_rows
 from intaglio.passes.weights import tensor_of
@@ -81,36 +81,27 @@ def _problem(siblings: Sequence[Linear]) -> str | None:
 
 
 def _merge(model: ir.Model, site: str, siblings: Sequence[Linear]) -> None:
-    first = siblings[0]
-    before, rows = first.matmul, [one.weight.shape[0] for one in siblings]
-    weight = store_weight(model, before, f"{site}.weight", _joined(siblings), first.weight.block)
-    builder = GraphBuilder.extend(model.graph, before=before)
-    columns = first.weight.shape[1]
-    float32 = ir.DataType.FLOAT
-    turned = builder.node(
-        "Transpose",
-        [weight],
-        {"perm": [1, 0]},
-        name=f"{site}.transposed",
-        dtype=float32,
-        shape=[columns, sum(rows)],
-    )
-    merged = insert(before, "MatMul", [first.matmul.inputs[0], turned], name=site)
-    _type_like(merged.outputs[0], first.output, sum(rows))
-    merged.metadata_props[SITE] = site
-    split = insert(
-        before,
-        "Split",
-        [merged.outputs[0], builder.integers(rows)],
-        {"axis": -1},
-        name=f"{site}.split",
-        outputs=len(rows),
-    )
+    merged = _merged_linear(model, site, siblings)
+    before, rows = siblings[0].matmul, [one.weight.shape[0] for one in siblings]
+    sizes = GraphBuilder.extend(model.graph, before=before).integers(rows)
+    inputs = [merged.outputs[0], sizes]
+    split = insert(before, "Split", inputs, {"axis": -1}, name=f"{site}.split", outputs=len(rows))
     for linear, part in zip(siblings, split.outputs, strict=True):
-        part.type, part.shape, name = linear.output.type, linear.output.shape, linear.output.name
-        linear.output.name = f"{name}.merged"
-        linear.output.replace_all_uses_with(part, replace_graph_outputs=True)
-        part.name = name
+        take_over(linear.output, part)
+
+
+def _merged_linear(model: ir.Model, site: str, siblings: Sequence[Linear]) -> ir.Node:
+    first = siblings[0]
+    weight = store_weight(model, first.matmul, f"{site}.weight", _joined(siblings), first.weight.block)
+    turned = insert(first.matmul, "Transpose", [weight], {"perm": [1, 0]}, name=f"{site}.transposed")
+    merged = insert(first.matmul, "MatMul", [first.matmul.inputs[0], turned.outputs[0]], name=site)
+    merged.metadata_props[SITE] = site
+    width, columns = sum(one.weight.shape[0] for one in siblings), first.weight.shape[1]
+    turned.outputs[0].type, turned.outputs[0].shape = weight.type, ir.Shape([columns, width])
+    merged.outputs[0].type = first.output.type
+    if first.output.shape is not None:
+        merged.outputs[0].shape = ir.Shape([*first.output.shape[:-1], width])
+    return merged
 
 
 def _joined(siblings: Sequence[Linear]) -> dict[str, ir.TensorProtocol]:
@@ -123,9 +114,3 @@ def _joined(siblings: Sequence[Linear]) -> dict[str, ir.TensorProtocol]:
         for part, values in parts.items()
         if values[0] is not None
     }
-
-
-def _type_like(value: ir.Value, part: ir.Value, width: int) -> None:
-    value.type = part.type
-    if part.shape is not None:
-        value.shape = ir.Shape([*part.shape[:-1], width])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -70,7 +71,8 @@ def _problem(linear: Linear, group: int) -> str | None:
     if columns % group:
         return f"activation group {group} does not divide the layer's {columns} inputs"
     if block % group:
-        return f"activation group {group} does not divide the weights' block of {block}"
+        fitting = f"a8g{math.gcd(group, block)}"
+        return f"activation group {group} does not divide the weights' block of {block}; ask for {fitting}"
     if linear.quantize is not None:
         return "its activations are rounded already"
     return None

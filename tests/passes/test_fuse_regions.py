@@ -46,6 +46,21 @@ def test_a_fused_decoder_computes_the_same_bits(tiny_decoder: Callable[..., Any]
     np.testing.assert_array_equal(decoder.cached(model), expected)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "plan"), [("Q4_K", "keep"), ("Q5_K", "keep"), ("Q6_K", "keep:a8g16")]
+)
+def test_k_quants_keep_their_grid(tiny_decoder: Callable[..., Any], quantization: str, plan: str) -> None:
+    decoder = tiny_decoder(
+        quantization=quantization, hidden=256, feed_forward=256, embedding_quantization="Q8_0"
+    )
+    exact = canonical(decoder, "keep:a16")
+    np.testing.assert_allclose(decoder.cached(exact), decoder.whole(), rtol=1e-4, atol=1e-4)
+    model = canonical(decoder, plan)
+    expected = decoder.cached(model)
+    assert fuse(model).declined == ()
+    np.testing.assert_array_equal(decoder.cached(model), expected)
+
+
 def test_layers_of_equal_treatment_share_functions(tiny_decoder: Callable[..., Any]) -> None:
     model = canonical(tiny_decoder(quantization="Q4_1", layers=3))
     fuse(model)
