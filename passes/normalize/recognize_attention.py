@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from intaglio.passes.normalize.attention_parts import is_causal_mask, spelled_out, unexpanded
+from intaglio.passes.normalize.attention_parts import is_causal_mask, spelled_out
+from intaglio.passes.normalize.repeated_heads import unexpanded
 from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import count, input_at, insert, is_op, remove_unused, site_of, supersede
 
