@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intaglio.compiler.artifact import (
     FILES,
@@ -27,11 +28,13 @@ from intaglio.compiler.artifact import (
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import TargetError
 from intaglio.compiler.folders import disk_errors
-from intaglio.compiler.plan import Plan
 from intaglio.compiler.progress import ProgressListener
 from intaglio.compiler.settings import Settings, resolve_threads
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target, resolve_target
+
+if TYPE_CHECKING:
+    from intaglio.compiler.plan import Plan
 
 DEFAULT_WORKLOAD = Workload()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intaglio.compiler.artifact import Manifest, Source, sha256
 from intaglio.compiler.errors import ArtifactError
 from intaglio.compiler.folders import replaced_folder
-from intaglio.compiler.plan import Plan
 from intaglio.compiler.settings import Settings
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target
+
+if TYPE_CHECKING:
+    from intaglio.compiler.plan import Plan
 
 MODEL, DATA = FILES = ("model.onnx", "model.weights")
 PROVENANCE = "intaglio."  # before the keys of the model's metadata
@@ -55,6 +58,8 @@ def export_onnx(manifest: Manifest, path: Path) -> Path:
 
 def settings_of(manifest: Manifest, source: Path) -> Settings:
     """What the model was compiled with."""
+    from intaglio.compiler.plan import Plan
+
     return Settings(
         model=source,
         target=Target.from_json(json.dumps(manifest.target)),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from intaglio.compiler.errors import OptionError
-from intaglio.compiler.plan import Plan
 from intaglio.compiler.workload import Workload, is_count
 from intaglio.cost_models import Target, resolve_target
 
 if TYPE_CHECKING:
     from intaglio.compiler.frontends.traced import DecoderArchitecture
+    from intaglio.compiler.plan import Plan
 
 DEFAULT_CONTEXT = 4096  # tokens
 LARGEST_CHUNK = 512  # tokens computed at once
@@ -75,6 +75,8 @@ class Settings:
 
 def resolve_plan(plan: str | Path | Plan | None) -> Plan:
     """A plan, its short form, the path of its JSON file, or `None` for `keep`. Raises `OptionError`."""
+    from intaglio.compiler.plan import Plan  # brings onnx_ir, which loading a model does without
+
     if plan is None or isinstance(plan, Plan):
         return plan or Plan()
     if isinstance(plan, str) and not plan.endswith(".json"):

@@ -1,0 +1,1 @@
+"""The demonstration: a real language model compiled for this machine, beside other runtimes."""
