@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from intaglio.backends.tvm import Lowered, build_library, lower
+from intaglio.backends.tvm import build_library
+from intaglio.backends.tvm.lower import Lowered, lower
 from intaglio.compiler.account import Account
 from intaglio.compiler.artifact import (
     LIBRARY,
@@ -30,7 +30,6 @@ from intaglio.compiler.memory import PeakMemory
 from intaglio.compiler.progress import ProgressListener, Recorder
 from intaglio.compiler.settings import Settings
 from intaglio.passes.fuse import fuse
-from intaglio.passes.linears import find_linears
 from intaglio.passes.normalize import normalize
 from intaglio.passes.quantize import apply_treatments
 from intaglio.passes.result import PassResult
@@ -38,28 +37,9 @@ from intaglio.passes.result import PassResult
 PHASES = ("trace", "normalize", "quantize", "fuse", "lower", "weights", "code")
 
 
-@dataclass(frozen=True)
-class Site:
-    """A linear layer and what the plan does to it."""
-
-    site: str
-    shape: tuple[int, ...]  # [out, in]
-    treatment: str
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a compilation would do, up to the treated graph."""
-
-    plan: str
-    context: int
-    sites: tuple[Site, ...]
-    account: Account
-
-
 def build(settings: Settings, folder: Path, listener: ProgressListener | None) -> Manifest:
     """Compile into `folder`, which exists and is empty; the manifest written there."""
-    dump = Dump(settings.dump)
+    dump = _Dump(settings.dump)
     with PeakMemory() as memory:
         step = Recorder(memory, PHASES, listener)
 
@@ -81,13 +61,8 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
             dump("fuse", fused.model)
 
         with step.phase("lower"):
-            lowered = lower(
-                fused.model,
-                architecture=traced.architecture,
-                capacity=context,
-                chunk=settings.chunk_for(context),
-                target=settings.target,
-            )
+            chunk = settings.chunk_for(context)
+            lowered = lower(fused.model, capacity=context, chunk=chunk, target=settings.target)
 
         with step.phase("weights"), disk_errors("compile", folder):
             lowered.write_weights(folder / WEIGHTS)
@@ -103,30 +78,12 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
         return write_manifest(folder, measured)
 
 
-def preview(settings: Settings) -> Preview:
-    """Go as far as the treated graph, and say what would be built."""
-    _, context, model, results = treated_graph(settings)
-    sites = tuple(
-        Site(linear.site, tuple(linear.weight.value.shape or ()), str(settings.plan[linear.site]))  # type: ignore[arg-type]
-        for linear in find_linears(model)
-    )
-    return Preview(str(settings.plan), context, sites, Account.of(results))
+class _Dump(Dump):
+    """As in the IR's, with errors that name the option."""
 
-
-def treated_graph(
-    settings: Settings, *, last_position_only: bool = False
-) -> tuple[Traced, int, ir.Model, Sequence[PassResult]]:
-    """The canonical, treated graph that `build` fuses, with its origin, context and accounts."""
-    traced = trace(settings.model)
-    context = settings.context_for(traced.architecture)
-    normalized = normalize(
-        traced.model,
-        layers=traced.architecture.layers,
-        capacity=context,
-        last_position_only=last_position_only,
-    )
-    treated = apply_treatments(normalized.model, settings.plan.sites, settings.plan.default)
-    return traced, context, treated.model, (normalized, treated)
+    def __call__(self, phase: str, model: ir.Model) -> Path | None:
+        with disk_errors("compile (dump)", self._folder or Path()):
+            return super().__call__(phase, model)
 
 
 def _tokenizer_json(traced: Traced) -> str:
@@ -152,6 +109,6 @@ def _manifest(
     )
 
 
-def _site(site: Any) -> dict[str, Any]:
+def _site(site: Site) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(site)))
     return values

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intaglio.backends.tvm.program import KernelCode
+from intaglio.backends.tvm.program import KernelCode, Program
 from intaglio.compiler.errors import CodegenError, TargetError
 from intaglio.cost_models.target import Target
 
@@ -29,8 +29,8 @@ ROW = 16  # int64 per stage
 RUNTIME = Path(__file__).with_name("runtime.c")
 
 
-def build_library(kernels: tuple[KernelCode, ...], target: Target, path: Path) -> None:
-    """Generate code for `kernels` and link it with the C runtime into the shared object `path`.
+def build_library(program: Program, target: Target, path: Path) -> None:
+    """Generate code for the kernels of `program` and link it with the C runtime into the shared object `path`.
 
     Raises:
         CodegenError: if TVM, LLVM or the C compiler fail.
@@ -38,7 +38,7 @@ def build_library(kernels: tuple[KernelCode, ...], target: Target, path: Path) -
     """
     with tempfile.TemporaryDirectory(prefix="intaglio-") as folder:
         object_file = Path(folder) / "program.o"
-        build_object(kernels, target, object_file)
+        build_object(program.kernels, target, object_file)
         link(object_file, target, path)
 
 

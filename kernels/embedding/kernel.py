@@ -27,7 +27,7 @@ class QuantizedEmbedding:
         """Pointer arguments in order."""
         weight = {"codes": "uint8", "scales": self.weight.scale_dtype}
         if self.weight.minimum:
-            weight["minima"] = self.weight.scale_dtype
+            weight["minima"] = self.weight.minimum
         return {**weight, "tokens": "int32", "result": "float32"}
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
@@ -45,7 +45,7 @@ class _QuantizedWriter:
         self.kernel = kernel
         self.codes = frame.buffer("codes", (weight.blocks, weight.columns // weight.chunk, ROWS, 4), "uint8")
         self.scales = frame.buffer("scales", groups, weight.scale_dtype)
-        self.minima = frame.buffer("minima", groups, weight.scale_dtype) if weight.minimum else None
+        self.minima = frame.buffer("minima", groups, weight.minimum) if weight.minimum else None
         self.tokens = frame.buffer("tokens", (frame.count,), "int32")
         self.result = frame.buffer("result", (frame.count, kernel.stride), "float32")
 

@@ -22,8 +22,9 @@ PADDING = 8  # token buffers must have room for this many tokens more than `coun
 
 @dataclass(frozen=True)
 class FloatLinear:
-    """`result[token, rows] = x Wᵀ` for `count` tokens, or for one token of which every worker has its own copy.
+    """`result[token, rows] = x Wᵀ` for `count` tokens ("all"), or for one.
 
+    `tokens` says where that one is: "own", each worker has its copy in its row of activation; "shared", it is row 0.
     Pointers: weight, activation float32 `[tokens, activation_stride]`, result float32 `[tokens, result_stride]`.
     """
 
@@ -31,7 +32,8 @@ class FloatLinear:
     epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
     activation_stride: int
     result_stride: int
-    single: bool  # one token, activations `[workers, activation_stride]`
+    tokens: str  # "all", "own" or "shared"
+    result_offset: int = 0  # of row 0 in a token's results, a multiple of 16
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -54,8 +56,8 @@ class _Writer:
         weight = kernel.weight
         self.pair = 2 if weight.dtype == "bfloat16" else 1
         steps = weight.padded_columns // self.pair
-        self.tile = 1 if kernel.single else TOKENS
-        tokens = frame.workers if kernel.single else frame.count + tir.int32(PADDING)
+        self.tile = TOKENS if kernel.tokens == "all" else 1
+        tokens = frame.count + tir.int32(PADDING) if kernel.tokens == "all" else frame.workers
         self.weight = frame.buffer("weight", (weight.blocks, steps, ROWS), kernel.pointers["weight"])
         self.activation = frame.buffer("activation", (tokens, kernel.activation_stride), "float32")
         self.result = frame.buffer("result", (tokens, kernel.result_stride), "float32")
@@ -64,8 +66,9 @@ class _Writer:
     def unit(self, unit: Expression) -> None:
         """One block of rows (or a gate and an up block) times all tokens."""
         unit = tir.bind(unit)
-        if self.kernel.single:
-            self.tokens(unit, self.frame.worker, tir.int32(0))
+        if self.kernel.tokens != "all":
+            row = self.frame.worker if self.kernel.tokens == "own" else tir.int32(0)
+            self.tokens(unit, row, tir.int32(0))
             return
         tiles = tirx.floordiv(self.frame.count + tir.int32(TOKENS - 1), tir.int32(TOKENS))
         with T.serial(tiles) as tile:
@@ -91,7 +94,7 @@ class _Writer:
     ) -> None:
         """One column, or one pair of columns."""
         packed = tir.bind(tir.load(self.weight, [block, step, 0]))
-        if self.kernel.single:
+        if self.kernel.tokens != "all":
             tir.prefetch(self.weight, [block, step, PREFETCH_BYTES // 4])
         for column, values in enumerate(self.widen(packed)):
             for row in range(self.tile):
@@ -110,7 +113,7 @@ class _Writer:
 
     def write(self, unit: Expression, token: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
-        at = [token, unit * tir.int32(ROWS)]
+        at = [token, unit * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
         if self.kernel.epilogue == "swiglu":
             gate, up = sums
             tir.store(self.result, at, gate * tir.logistic(gate) * up)

@@ -28,9 +28,14 @@ class QuantizedWeight:
     bits: int  # 4 or 8, codes unsigned
     group: int  # columns sharing a scale
     offset: int  # subtracted from every code
-    minimum: bool  # whether a minimum is added
-    scale_dtype: str  # of scales and minima: float16 or float32
+    minimum: str  # float16 or float32 if a minimum is added, else empty
+    scale_dtype: str  # float16 or float32
     interleave: int = 1
+
+    def describe(self) -> str:
+        """In words, for reports."""
+        groups = "per channel" if self.group == self.columns else f"groups of {self.group}"
+        return f"int{self.bits}, {groups}, {self.scale_dtype} scales" + (", minima" if self.minimum else "")
 
     @property
     def blocks(self) -> int:
@@ -49,13 +54,19 @@ class QuantizedWeight:
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of packed scales; minima take as much again."""
+        """Bytes of packed scales."""
         return self.blocks * (self.columns // self.group) * ROWS * np.dtype(self.scale_dtype).itemsize
+
+    @property
+    def minimum_bytes(self) -> int:
+        """Bytes of packed minima."""
+        size = np.dtype(self.minimum).itemsize if self.minimum else 0
+        return self.blocks * (self.columns // self.group) * ROWS * size
 
     @property
     def bytes(self) -> int:
         """All packed bytes."""
-        return self.code_bytes + self.scale_bytes * (2 if self.minimum else 1)
+        return self.code_bytes + self.scale_bytes + self.minimum_bytes
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class FloatWeight:
     columns: int
     dtype: str  # float32 or bfloat16
     interleave: int = 1
+
+    def describe(self) -> str:
+        """In words, for reports."""
+        return self.dtype
 
     @property
     def blocks(self) -> int:
@@ -112,9 +127,9 @@ def pack_codes(codes: NDArray[np.uint8], layout: QuantizedWeight) -> NDArray[np.
     return packed
 
 
-def pack_groups(values: NDArray[np.floating], layout: QuantizedWeight) -> NDArray[np.floating]:
+def pack_groups(values: NDArray[np.floating], layout: QuantizedWeight, dtype: str) -> NDArray[np.floating]:
     """Scales or minima `[rows, columns / group]` → `[blocks, columns / group, 16]`, flat."""
-    blocks = block_rows(values.astype(layout.scale_dtype), layout.interleave)
+    blocks = block_rows(values.astype(dtype), layout.interleave)
     packed: NDArray[np.floating] = np.ascontiguousarray(blocks.swapaxes(1, 2)).reshape(-1)
     return packed
 

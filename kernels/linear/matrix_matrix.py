@@ -38,6 +38,7 @@ class QuantizedMatrixMatrix:
     activation_group: int
     epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
     result_stride: int
+    result_offset: int = 0  # of row 0 in a token's results, a multiple of 16
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -159,10 +160,10 @@ class _Writer:
         """The epilogue for one token."""
         if self.kernel.epilogue == "swiglu":
             gate, up = sums
-            at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS)]
+            at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
             gate = tir.bind(gate)
             tir.store(self.result, at, gate * tir.logistic(gate) * up)
             return
         for part, value in enumerate(sums):
-            at = [token, (block + tir.int32(part)) * tir.int32(ROWS)]
+            at = [token, (block + tir.int32(part)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
             tir.store(self.result, at, value if self.kernel.epilogue == "store" else tir.load(self.result, at) + value)

@@ -31,6 +31,7 @@ class QuantizedMatrixVector:
     weight: QuantizedWeight
     activation_group: int
     epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    result_offset: int = 0  # of row 0 in result, a multiple of 16
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -55,13 +56,13 @@ class _Writer:
         self.activation = quantized.activation_views(
             frame, weight.columns, kernel.activation_group, frame.workers
         )
-        self.result = frame.buffer("result", (weight.blocks // weight.interleave * ROWS,), "float32")
+        self.result = frame.buffer("result", (kernel.result_offset + weight.blocks // weight.interleave * ROWS,), "float32")
 
     def write(self, unit: Expression) -> None:
         """One unit: a block of rows, or a gate and an up block."""
         interleave = self.kernel.weight.interleave
         sums = [self.block(unit * tir.int32(interleave) + tir.int32(part)) for part in range(interleave)]
-        at = [unit * tir.int32(ROWS)]
+        at = [unit * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
         if self.kernel.epilogue == "swiglu":
             gate, up = sums
             tir.store(self.result, at, gate * tir.logistic(gate) * up)

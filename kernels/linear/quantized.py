@@ -31,7 +31,7 @@ def weight_pointers(weight: QuantizedWeight) -> dict[str, str]:
     """The pointers through which a kernel gets a packed weight."""
     pointers = {"codes": "int32", "scales": weight.scale_dtype}
     if weight.minimum:
-        pointers["minima"] = weight.scale_dtype
+        pointers["minima"] = weight.minimum
     return pointers
 
 
@@ -42,7 +42,7 @@ def weight_streams(frame: KernelFrame, weight: QuantizedWeight) -> Streams:
     return Streams(
         frame.buffer("codes", lines, "int32"),
         frame.buffer("scales", groups, weight.scale_dtype),
-        frame.buffer("minima", groups, weight.scale_dtype) if weight.minimum else None,
+        frame.buffer("minima", groups, weight.minimum) if weight.minimum else None,
     )
 
 

@@ -1,3 +1,5 @@
+"""The attention kernels against their references, on odd sizes and NaN-filled buffers."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The linear kernels against their references, on odd sizes and NaN-filled buffers."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,10 +12,10 @@ from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.reference import dequantize_activation, quantize_activation
 
 WEIGHTS = {
-    "int4-minimum": layout.QuantizedWeight(80, 96, 4, 32, 0, True, "float16"),
-    "int4-offset": layout.QuantizedWeight(37, 128, 4, 64, 8, False, "float16"),
-    "int8-channel": layout.QuantizedWeight(50, 96, 8, 96, 128, False, "float32"),
-    "int8-minimum": layout.QuantizedWeight(16, 64, 8, 32, 0, True, "float32"),
+    "int4-minimum": layout.QuantizedWeight(80, 96, 4, 32, 0, "float16", "float16"),
+    "int4-offset": layout.QuantizedWeight(37, 128, 4, 64, 8, "", "float16"),
+    "int8-channel": layout.QuantizedWeight(50, 96, 8, 96, 128, "", "float32"),
+    "int8-minimum": layout.QuantizedWeight(16, 64, 8, 32, 0, "float32", "float16"),
 }
 
 
@@ -22,13 +24,13 @@ def random_weight(weight: layout.QuantizedWeight, random: np.random.Generator) -
     codes = random.integers(0, 2**weight.bits, (weight.rows, weight.columns)).astype(np.uint8)
     groups = (weight.rows, weight.columns // weight.group)
     scale = (random.random(groups) * 0.01).astype(weight.scale_dtype)
-    minimum = random.normal(size=groups).astype(weight.scale_dtype) if weight.minimum else None
+    minimum = random.normal(size=groups).astype(weight.minimum) if weight.minimum else None
     packed = {
         "codes": layout.pack_codes(codes, weight).view(np.int32),
-        "scales": layout.pack_groups(scale, weight),
+        "scales": layout.pack_groups(scale, weight, weight.scale_dtype),
     }
     if minimum is not None:
-        packed["minima"] = layout.pack_groups(minimum, weight)
+        packed["minima"] = layout.pack_groups(minimum, weight, weight.minimum)
     low = None if minimum is None else minimum.astype(np.float64)
     return packed, reference.dequantize(codes, scale.astype(np.float64), low, weight.offset)
 
@@ -78,7 +80,7 @@ def test_matrix_matrix(name, tokens, run_kernel, random, nan):
 
 @pytest.mark.parametrize("tokens", [1, 9])
 def test_epilogues(tokens, run_kernel, random, nan):
-    weight = layout.QuantizedWeight(72, 64, 4, 32, 8, False, "float16", 2)
+    weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
     packed, dense = random_weight(weight, random)
     x = random.normal(size=(tokens, 64)).astype(np.float32) * 20
     activation, exact = quantized_rows(x, 64 // 2, tokens + PADDING)
@@ -128,7 +130,7 @@ def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
     x[:tokens, :21] = random.normal(size=(tokens, 21))
     stride = weight.blocks // parts * 16
     before = random.normal(size=(tokens + 8, stride)).astype(np.float32) if epilogue == "add" else nan(tokens + 8, stride)
-    kernel = FloatLinear(weight, epilogue, 32, stride, tokens == 1)
+    kernel = FloatLinear(weight, epilogue, 32, stride, "own" if tokens == 1 else "all")
     if dtype == "bfloat16":
         packed = packed.view(np.uint32)
     found = run_kernel(kernel, {"weight": packed, "activation": x, "result": before}, count=tokens)["result"][:tokens]
@@ -141,7 +143,7 @@ def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
 
 def test_packing_keeps_every_code(random):
     """Interleaved halves with padding: unpack by hand and compare."""
-    weight = layout.QuantizedWeight(36, 16, 4, 16, 8, False, "float16", 2)
+    weight = layout.QuantizedWeight(36, 16, 4, 16, 8, "", "float16", 2)
     codes = random.integers(0, 16, (36, 16)).astype(np.uint8)
     lines = layout.pack_codes(codes, weight).reshape(weight.blocks, 2, 16, 4)
     for row in range(36):

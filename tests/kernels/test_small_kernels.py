@@ -1,3 +1,5 @@
+"""The small kernels against their references, on odd sizes and NaN-filled buffers."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -49,13 +51,13 @@ def test_quantize_activation(group, rows, run_kernel, random, nan):
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("minimum", [False, True])
 def test_quantized_embedding(bits, minimum, run_kernel, random, nan):
-    weight = layout.QuantizedWeight(35, 64, bits, 32, 0 if minimum else 2 ** (bits - 1), minimum, "float16")
+    weight = layout.QuantizedWeight(35, 64, bits, 32, 0 if minimum else 2 ** (bits - 1), "float16" if minimum else "", "float16")
     codes = random.integers(0, 2**bits, (35, 64)).astype(np.uint8)
     scale = random.random((35, 2)).astype(np.float16)
     low = random.normal(size=(35, 2)).astype(np.float16)
-    buffers = {"codes": layout.pack_codes(codes, weight), "scales": layout.pack_groups(scale, weight)}
+    buffers = {"codes": layout.pack_codes(codes, weight), "scales": layout.pack_groups(scale, weight, "float16")}
     if minimum:
-        buffers["minima"] = layout.pack_groups(low, weight)
+        buffers["minima"] = layout.pack_groups(low, weight, "float16")
     tokens = np.array([34, 0, 17], np.int32)
     done = run_kernel(
         QuantizedEmbedding(weight, 80), buffers | {"tokens": tokens, "result": nan(3, 80)}, count=3, workers=2

@@ -1,0 +1,181 @@
+"""Reading the regions of a fused decoder: what each call of an `intaglio` function asks of the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from intaglio.compiler.ir import DOMAIN, DequantizedWeight, constant_of, is_dequantized_weight, producer_of
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMSNorm before a linear layer."""
+
+    weight: ir.Value
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class EmbeddingRegion:
+    """Rows of a table."""
+
+    site: str
+    weight: DequantizedWeight
+    output: ir.Value
+
+
+@dataclass(frozen=True)
+class LinearRegion:
+    """[norm] → [quantise] → linear → [residual add | SwiGLU]."""
+
+    site: str
+    input: ir.Value
+    norm: Norm | None
+    activation_group: int | None  # columns that share a run-time scale; none: float32 activations
+    weight: DequantizedWeight
+    residual: ir.Value | None
+    gated: bool
+    output: ir.Value
+
+
+@dataclass(frozen=True)
+class AttentionRegion:
+    """Split → rotary → cache → attention."""
+
+    site: str
+    projections: tuple[ir.Value, ...]  # one joint projection, or q, k, v
+    heads: int
+    kv_heads: int
+    head_dim: int
+    cosine: ir.Value
+    sine: ir.Value
+    key_cache: ir.Value
+    value_cache: ir.Value
+    output: ir.Value
+
+
+Region = EmbeddingRegion | LinearRegion | AttentionRegion
+
+
+class Unreadable(Exception):  # noqa: N818  (caught and listed, never shown)
+    """Why a call cannot be lowered."""
+
+
+def read_region(call: ir.Node, function: ir.Function) -> Region:
+    """What the region `call` asks for; raises `Unreadable` with the reason."""
+    outer = dict(zip(function.inputs, call.inputs, strict=True))
+    site = call.metadata_props.get("intaglio.site", call.name or call.op_type)
+    if call.op_type == "Embedding":
+        gather = _only(function, "Gather")
+        return EmbeddingRegion(site, _weight(gather.inputs[0], outer), call.outputs[0])
+    if call.op_type == "CachedAttention":
+        return _attention(site, call, function, outer)
+    if call.op_type in ("NormLinear", "LinearAdd", "NormGatedLinear"):
+        return _linear(site, call, function, outer)
+    raise Unreadable(f"{call.op_type} is no region that the CPU kernels know")
+
+
+def _linear(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]) -> Region:
+    matmul = _only(function, "MatMul")
+    weight = _weight(matmul.inputs[1], outer)
+    if not weight.transposed:
+        raise Unreadable("its weight is stored [in, out]; the kernels want [out, in]")
+    source, group, norm = matmul.inputs[0], None, None
+    if (quantize := producer_of(source, "QuantizeActivation", DOMAIN)) is not None:
+        source, group = quantize.inputs[0], quantize.attributes["group"].as_int()
+    if (node := producer_of(source, "RMSNormalization")) is not None:
+        norm = Norm(_stored(node.inputs[1], outer), node.attributes["epsilon"].as_float())
+        source = node.inputs[0]
+    if (cut := producer_of(source, "Slice")) is not None:
+        source = cut.inputs[0]
+    residual = None
+    if call.op_type == "LinearAdd":
+        add = _only(function, "Add")
+        residual = _fed(next(one for one in add.inputs if one is not matmul.outputs[0]), outer)
+    if weight.kind != "float" and group is None:
+        raise Unreadable("quantised weights with float activations have no kernel; quantise them, e.g. `:a8g32`")
+    gated = call.op_type == "NormGatedLinear"
+    return LinearRegion(site, _fed(source, outer), norm, group, weight, residual, gated, call.outputs[0])
+
+
+def _attention(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]) -> Region:
+    attention = _only(function, "Attention")
+    rotary = next((node for node in function if node.op_type == "RotaryEmbedding"), None)
+    if rotary is None:
+        raise Unreadable("attention without rotary embedding has no kernel yet")
+    scatters = [_made_by(value, "TensorScatter") for value in attention.inputs[1:3]]
+    key_cache, value_cache = (_fed(one.inputs[0], outer) for one in scatters)
+    shape = [int(one) if isinstance(one, int) else 0 for one in key_cache.shape or ()]
+    kv_heads, head_dim = shape[1], shape[3]
+    projections = tuple(
+        one
+        for inner, one in outer.items()
+        if one is not None and inner.dtype == ir.DataType.FLOAT and inner.shape is not None and len(inner.shape) == 3
+    )
+    columns = sum(int(one.shape[-1]) for one in projections if one.shape is not None)  # type: ignore[arg-type]
+    heads = columns // head_dim - 2 * kv_heads
+    _check_attention(attention, rotary, head_dim)
+    tables = (_fed(rotary.inputs[1], outer), _fed(rotary.inputs[2], outer))
+    caches = (key_cache, value_cache)
+    return AttentionRegion(site, projections, heads, kv_heads, head_dim, *tables, *caches, call.outputs[0])
+
+
+def _check_attention(attention: ir.Node, rotary: ir.Node, head_dim: int) -> None:
+    problems = []
+    scale = attention.attributes.get("scale")
+    if scale is not None and not math.isclose(scale.as_float(), head_dim**-0.5, rel_tol=1e-6):
+        problems.append(f"scale {scale.as_float()} instead of 1/√head_dim")
+    if attention.attributes["is_causal"].as_int() != 1:
+        problems.append("not causal")
+    for name in ("softcap", "left_window_size", "qk_matmul_output_mode"):
+        if name in attention.attributes and attention.attributes[name].value not in (0, 0.0, -1):
+            problems.append(f"{name} {attention.attributes[name].value}")
+    for name in ("interleaved", "rotary_embedding_dim"):
+        value = rotary.attributes.get(name)
+        if value is not None and value.as_int() not in (0, head_dim if name == "rotary_embedding_dim" else 0):
+            problems.append(f"rotary {name} {value.as_int()}")
+    if problems:
+        raise Unreadable(f"attention has no kernel with {', '.join(problems)}")
+
+
+def _only(function: ir.Function, op_type: str) -> ir.Node:
+    found = [node for node in function if node.op_type == op_type and not node.domain]
+    if len(found) != 1:
+        raise Unreadable(f"it has {len(found)} {op_type} nodes where the kernels know one")
+    return found[0]
+
+
+def _made_by(value: ir.Value | None, op_type: str) -> ir.Node:
+    node = producer_of(value, op_type)
+    if node is None:
+        raise Unreadable(f"its keys or values do not come from {op_type}")
+    return node
+
+
+def _fed(value: ir.Value | None, outer: Mapping[ir.Value, ir.Value | None]) -> ir.Value:
+    found = None if value is None else outer.get(value)
+    if found is None:
+        raise Unreadable(f"{value.name if value else 'an input'} is computed in a way that the kernels do not know")
+    return found
+
+
+def _stored(value: ir.Value | None, outer: Mapping[ir.Value, ir.Value | None]) -> ir.Value:
+    found = _fed(value, outer)
+    if constant_of(found) is None:
+        raise Unreadable(f"{found.name} is not a stored weight")
+    return found
+
+
+def _weight(value: ir.Value | None, outer: Mapping[ir.Value, ir.Value | None]) -> DequantizedWeight:
+    inner = is_dequantized_weight(value, inputs=True)
+    if inner is None:
+        raise Unreadable("its weight is stored in a way that the kernels do not know")
+    parts = {
+        name: None if (part := getattr(inner, name)) is None else _stored(part, outer)
+        for name in ("codes", "scale", "zero_point", "minimum")
+    }
+    return replace(inner, **parts)

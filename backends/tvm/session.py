@@ -1,0 +1,159 @@
+"""A running program: memory, tables with absolute addresses, and the calls of a `DecoderSession`."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.backends.tvm.codegen import ROW
+from intaglio.backends.tvm.library import Ceilings, Library
+from intaglio.backends.tvm.program import ALIGNMENT, Buffer, Program, StageTable, align
+from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
+
+GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
+
+
+class NativeSession:
+    """One sequence being extended by generated code; see `intaglio.compiler.session.DecoderSession`."""
+
+    def __init__(self, program: Program, *, weights: Path, library: Path, threads: int) -> None:
+        """Map `weights`, load `library`, start `threads` workers; state and workspace are touched as they are used."""
+        self._program = program
+        self._position = 0
+        self._library = Library(library, threads)
+        self._weights = _map(weights, program.weight_bytes)
+        spaces = ("state", "workspace", "tokens", "logits")
+        self._spaces = {space: _allocate(program.space_bytes(space)) for space in spaces}
+        self._private = [
+            _allocate(buffer.bytes * threads if buffer.space == "private" else 0) for buffer in program.buffers
+        ]
+        self._tables = {table.name: self._resolve(table) for table in program.tables}
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits."""
+        return self._program.vocabulary
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens the cache holds."""
+        return self._program.capacity
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache now."""
+        return self._position
+
+    def reset(self, position: int = 0) -> None:
+        """Forget all tokens from `position` on."""
+        if not 0 <= position <= self._position:
+            raise OptionError(f"reset: position {position} is outside 0 … {self._position}, the tokens in the cache")
+        self._position = position
+
+    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append `tokens`; float32 logits `[vocabulary]` after the last one."""
+        ids = self._checked(tokens)
+        with self._library.pinned():
+            if len(ids) == 1:
+                self._run("decode", ids)
+                return self._logits(1)[0].copy()
+            step = self._program.table("prefill").tokens
+            for start in range(0, len(ids), step):
+                self._run("prefill", ids[start : start + step])
+        return self._logits(1)[0].copy()
+
+    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each."""
+        ids = self._checked(tokens)
+        result = np.empty((len(ids), self.vocabulary), np.float32)
+        step = self._program.table("score").tokens
+        with self._library.pinned():
+            for start in range(0, len(ids), step):
+                part = ids[start : start + step]
+                self._run("score", part)
+                result[start : start + len(part)] = self._logits(len(part))
+        return result
+
+    def profile(self, tokens: Sequence[int]) -> list[tuple[str, float]]:
+        """Append `tokens` (at most one prefill chunk) and time the stages between barriers: site, seconds."""
+        ids = self._checked(tokens)
+        table = self._program.table("decode" if len(ids) == 1 else "prefill")
+        if len(ids) > table.tokens:
+            raise OptionError(f"profile: {len(ids)} tokens are more than one chunk of {table.tokens}")
+        marks = np.zeros(len(table.stages) + 1, np.int64)
+        with self._library.pinned():
+            self._run(table.name, ids, marks)
+        timed = [(stage.site, mark) for stage, mark in zip(table.stages, marks[1:], strict=True) if stage.barrier]
+        times = [int(marks[0]), *(int(mark) for _, mark in timed)]
+        return [(site, (times[index + 1] - times[index]) * 1e-9) for index, (site, _) in enumerate(timed)]
+
+    def measure_ceilings(self) -> Ceilings:
+        """What this machine could do at best right now, with this session's threads."""
+        return self._library.measure_ceilings()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._library.close()
+
+    def _checked(self, tokens: Sequence[int]) -> NDArray[np.int32]:
+        ids = np.asarray(tokens)
+        if ids.ndim != 1 or len(ids) == 0 or ids.dtype.kind not in "iu":
+            raise OptionError(f"tokens: a sequence of at least one token id is wanted, not {tokens!r:.60}")
+        if ids.min() < 0 or ids.max() >= self.vocabulary:
+            bad = int(ids.min() if ids.min() < 0 else ids.max())
+            raise OptionError(f"tokens: id {bad} is outside 0 … {self.vocabulary - 1}")
+        if self._position + len(ids) > self.capacity:
+            raise ContextLengthError(
+                f"context: {self._position} + {len(ids)} tokens are more than the {self.capacity} compiled for; "
+                f"shorten the prompt, or compile with a larger context"
+            )
+        return ids.astype(np.int32)
+
+    def _run(self, name: str, ids: NDArray[np.int32], marks: NDArray[np.int64] | None = None) -> None:
+        self._spaces["tokens"][: ids.nbytes].view(np.int32)[:] = ids
+        self._library.run(self._tables[name], len(ids), self._position, marks)
+        self._position += len(ids)
+
+    def _logits(self, rows: int) -> NDArray[np.float32]:
+        stride = -(-self.vocabulary // 16) * 16
+        values: NDArray[np.float32] = self._spaces["logits"][: rows * stride * 4].view(np.float32)
+        return values.reshape(rows, stride)[:, : self.vocabulary]
+
+    def _resolve(self, table: StageTable) -> NDArray[np.int64]:
+        """Rows of kernel, barrier and absolute addresses."""
+        addresses = [self._address(index, buffer) for index, buffer in enumerate(self._program.buffers)]
+        memory = _allocate(len(table.stages) * ROW * 8)
+        rows: NDArray[np.int64] = memory[: len(table.stages) * ROW * 8].view(np.int64).reshape(-1, ROW)
+        for row, stage in zip(rows, table.stages, strict=True):
+            row[:2] = stage.kernel, stage.barrier
+            row[2 : 2 + len(stage.buffers)] = [addresses[index] for index in stage.buffers]
+        return rows
+
+    def _address(self, index: int, buffer: Buffer) -> int:
+        if buffer.space == "weights":
+            base = self._weights
+        else:
+            base = self._private[index] if buffer.space == "private" else self._spaces[buffer.space]
+        address = base.ctypes.data + buffer.offset
+        assert address % ALIGNMENT == 0, f"{buffer.name} is at {address:#x}"
+        return int(address)
+
+
+def _map(path: Path, size: int) -> NDArray[np.uint8]:
+    try:
+        found = path.stat().st_size
+        if found != size:
+            raise ArtifactError(f"weights: {path} has {found} bytes, the program wants {size}; compile again")
+        with path.open("rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+    except OSError as error:
+        raise ArtifactError(f"weights: {path} cannot be read ({error}); compile again") from error
+
+
+def _allocate(size: int) -> NDArray[np.uint8]:
+    """Zeroed, aligned memory with a guard; pages come into being when they are touched."""
+    return np.frombuffer(mmap.mmap(-1, align(size) + GUARD), np.uint8)

@@ -1,0 +1,144 @@
+"""Building one stage table: values of the graph → buffers, regions → stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from intaglio.backends.tvm.arena import Arena
+from intaglio.backends.tvm.program import Buffer, KernelCode, Stage, align
+
+
+@dataclass
+class Pieces:
+    """What all tables of a program share: kernels and buffers, each kept once."""
+
+    arena: Arena = field(default_factory=Arena)
+    kernels: list[KernelCode] = field(default_factory=list)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+
+    def kernel(self, kernel: Any) -> int:
+        """The index of `kernel`."""
+        code = KernelCode(type(kernel).__name__, dataclasses.asdict(kernel))
+        if code not in self.kernels:
+            self.kernels.append(code)
+        return self.kernels.index(code)
+
+    def buffer(self, buffer: Buffer) -> int:
+        """The index of `buffer`; one of the same name grows to the larger size."""
+        known = self.buffers.get(buffer.name)
+        if known is not None and known.bytes >= buffer.bytes:
+            buffer = known
+        self.buffers[buffer.name] = buffer
+        return list(self.buffers).index(buffer.name)
+
+    def placed(self) -> tuple[Buffer, ...]:
+        """All buffers, those of a space one after another."""
+        ends: Counter[str] = Counter()
+        placed = []
+        for buffer in self.buffers.values():
+            if buffer.space in ("weights", "private"):
+                placed.append(buffer)
+                continue
+            placed.append(dataclasses.replace(buffer, offset=ends[buffer.space]))
+            ends[buffer.space] += align(buffer.bytes)
+        return tuple(placed)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value of the graph is while a table runs."""
+
+    buffer: int
+    stride: int  # floats from token to token
+    rows: str  # "all" tokens, one "shared" token, or a copy of it for each worker ("own")
+    offset: int = 0  # of its first column, in floats
+
+
+@dataclass
+class TableBuilder:
+    """One table: its stages so far, and where the graph's values are.
+
+    Workspace is shared by size: a value's buffer is free again after its last reader.
+    """
+
+    name: str
+    tokens: int  # most tokens of a call; 1 selects the kernels for one token
+    pieces: Pieces
+    stages: list[Stage] = field(default_factory=list)
+    places: dict[ir.Value, Place] = field(default_factory=dict)
+    readers: Counter[ir.Value] = field(default_factory=Counter)
+    free: list[tuple[int, str]] = field(default_factory=list)  # (bytes, name)
+    finished: list[Place] = field(default_factory=list)  # read for the last time by the region being emitted
+
+    @property
+    def single(self) -> bool:
+        """Whether the table is for one token a call."""
+        return self.tokens == 1
+
+    @property
+    def rows(self) -> int:
+        """Tokens that buffers have room for: the last tile of a matrix product is computed whole."""
+        return 1 if self.single else self.tokens + 8
+
+    def add(self, kernel: Any, buffers: list[int], site: str, *, barrier: bool) -> None:
+        """Append a stage; its buffers are in the order of the kernel's pointers."""
+        self.stages.append(Stage(self.pieces.kernel(kernel), tuple(buffers), barrier, site))
+
+    def wait(self) -> None:
+        """Put a barrier after the last stage."""
+        self.stages[-1] = dataclasses.replace(self.stages[-1], barrier=True)
+
+    def new(self, value: ir.Value, stride: int) -> Place:
+        """A workspace buffer for `value`, `stride` floats a token."""
+        size = self.rows * stride * 4
+        name = self._take(size)
+        buffer = self.pieces.buffer(Buffer(name, "workspace", size))
+        self.places[value] = Place(buffer, stride, "shared" if self.single else "all")
+        return self.places[value]
+
+    def scratch(self, name: str, bytes_per_token: int) -> int:
+        """A buffer used within one region: a copy for each worker where one token is computed, else shared."""
+        if self.single:
+            return self.private(name, bytes_per_token)
+        size = bytes_per_token * self.rows
+        return self.pieces.buffer(Buffer(f"{self.name}.{name}", "workspace", size))
+
+    def private(self, name: str, size: int) -> int:
+        """A buffer of `size` bytes for each worker."""
+        return self.pieces.buffer(Buffer(f"private.{name}", "private", size))
+
+    def read(self, value: ir.Value) -> Place:
+        """Where `value` is, for one of its readers."""
+        place = self.places[value]
+        self.readers[value] -= 1
+        if self.readers[value] == 0:
+            self.finished.append(place)
+        return place
+
+    def end_region(self) -> None:
+        """Free what the region read last: not before, since workers may read it until the next barrier."""
+        buffers = list(self.pieces.buffers.values())
+        done = {place.buffer for place in self.finished}
+        self.finished.clear()
+        self.free += [(one.bytes, one.name) for one in (buffers[i] for i in sorted(done)) if one.space == "workspace"]
+
+    def take_over(self, old: ir.Value, new: ir.Value) -> Place | None:
+        """Let `new` be computed in place of `old`; none if `old` has readers left."""
+        if self.readers[old] != 1:
+            return None
+        self.readers[old] = 0
+        self.places[new] = self.places[old]
+        return self.places[new]
+
+    def _take(self, size: int) -> str:
+        found = next((one for one in self.free if one[0] == size), None)
+        if found is None:
+            taken = sum(name.startswith(f"{self.name}.workspace") for name in self.pieces.buffers)
+            return f"{self.name}.workspace.{taken}"
+        self.free.remove(found)
+        return found[1]
