@@ -71,7 +71,7 @@ class CompiledModel:
     @property
     def sites(self) -> tuple[str, ...]:
         """Names of the compiled sites, in the order in which they run."""
-        return tuple(dict.fromkeys(str(site["name"]) for site in self.manifest.sites))
+        return tuple(dict.fromkeys(str(site["site"]) for site in self.manifest.sites))
 
     @property
     def artifact_bytes(self) -> int:

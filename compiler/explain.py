@@ -39,9 +39,9 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         for site in self.sites:
             facts = "; ".join(
-                f"{key.replace('_', ' ')} {_value(one)}" for key, one in site.items() if key != "name"
+                f"{key.replace('_', ' ')} {_value(one)}" for key, one in site.items() if key != "site"
             )
-            yield f"  runs in {site['name']}: {facts}"
+            yield f"  runs in {site['site']}: {facts}"
         for entry in self.applied:
             yield f"  {entry.pass_name} at {entry.site}: {entry.detail}"
             if entry.certificate is not None:
@@ -54,11 +54,11 @@ def explain(manifest: Manifest, name: str) -> Explanation:
     """What the passes did and declined at `name`, or at what it became part of. Raises `OptionError`."""
     account: Account = manifest.account
     homes = {name, *_merged_into(account, name)}
-    sites = tuple(one for one in manifest.sites if homes & _names(one))
+    sites = tuple(one for one in manifest.sites if one["site"] in homes)
     # A stretch of the model, such as layers.3, is explained by all that lies in it.
     applied = tuple(one for one in account.applied if one.site in homes or _within(one.site, name))
     declined = tuple(one for one in account.declined if one.site in homes or _within(one.site, name))
-    sites = sites or tuple(one for one in manifest.sites if any(_within(each, name) for each in _names(one)))
+    sites = sites or tuple(one for one in manifest.sites if _within(one["site"], name))
     if not (sites or applied or declined):
         raise OptionError(
             f"explain: there is no {name!r}; names near it: {', '.join(_near(manifest, name))}."
@@ -69,7 +69,7 @@ def explain(manifest: Manifest, name: str) -> Explanation:
 def known_names(manifest: Manifest) -> list[str]:
     """Every name that `explain` takes, merged layers apart."""
     account = manifest.account
-    names = [name for site in manifest.sites for name in _names(site)]
+    names = [str(one["site"]) for one in manifest.sites]
     passes = [*(one.site for one in account.applied), *(one.site for one in account.declined)]
     return sorted({*names, *passes})
 
@@ -79,11 +79,6 @@ def certificate_text(certificate: CertificateEntry) -> str:
     limit = "lossy on purpose" if certificate.tolerance is None else f"tolerance {certificate.tolerance:.3g}"
     verdict = "" if certificate.holds else ", exceeded"
     return f"{certificate.check} on {certificate.probe}: {certificate.error:.3g} ({limit}{verdict})"
-
-
-def _names(site: dict[str, Any]) -> set[str]:
-    """The site's own name, and those of the layers it computes."""
-    return {str(site["name"]), *map(str, site.get("nodes", ()))}
 
 
 def _merged_into(account: Account, name: str) -> set[str]:

@@ -45,10 +45,10 @@ def export_onnx(manifest: Manifest, path: Path) -> Path:
     import onnx_ir as ir
     from onnx_ir.passes.common import InlinePass
 
-    from intaglio.compiler.pipeline import treated_graph
+    from intaglio.compiler.preview import treated_graph
 
     settings = settings_of(manifest, source_of(manifest, "export"))
-    _, _, model, _ = treated_graph(settings)
+    _, model, _ = treated_graph(settings)
     InlinePass()(model)
     model.metadata_props.update(provenance(manifest.source, settings.plan))
     with replaced_folder(path, FILES, "export") as folder:

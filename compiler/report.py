@@ -113,7 +113,7 @@ def make_report(manifest: Manifest, program: Program, session: NativeSession, ar
     """Profile a few decode steps and put everything together."""
     seconds = profile(session)
     sites = tuple(
-        SiteReport(str(site["name"]), site, int(site["bytes"]), seconds.get(str(site["name"]), 0.0))
+        SiteReport(str(site["site"]), site, int(site["bytes"]), seconds.get(str(site["site"]), 0.0))
         for site in manifest.sites
     )
     return Report(

@@ -78,7 +78,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _sites(report: Report) -> str:
-    facts = [key for key in (report.sites[0].facts if report.sites else {}) if key not in ("name", "bytes")]
+    facts = [key for key in (report.sites[0].facts if report.sites else {}) if key not in ("site", "bytes")]
     headings = ("site", *(key.replace("_", " ") for key in facts), "bytes per token", "decode µs")
     rows = (
         (

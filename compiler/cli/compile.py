@@ -10,7 +10,7 @@ from intaglio.compiler.cli.common import add_json, add_threads, show
 
 if TYPE_CHECKING:
     from intaglio.compiler.compiled_model import CompiledModel
-    from intaglio.compiler.pipeline import Preview
+    from intaglio.compiler.preview import Preview
     from intaglio.compiler.workload import Workload
 
 
@@ -101,7 +101,7 @@ def _text(values: dict[str, Any]) -> str:
 
 
 def _look(options: argparse.Namespace) -> int:
-    from intaglio.compiler.pipeline import preview
+    from intaglio.compiler.preview import preview
     from intaglio.compiler.settings import Settings
 
     settings = Settings.of(

@@ -21,7 +21,7 @@ from intaglio.compiler.report import Report, make_report
 
 QKV, DOWN = "layers.{}.self_attn.qkv_proj", "layers.{}.mlp.down_proj"
 SITES = tuple(
-    {"name": name.format(layer), "kernel": "matrix_vector", "shape": [64, 32], "bytes": size}
+    {"site": name.format(layer), "kind": "linear", "shape": [64, 32], "bytes": size}
     for layer in range(2)
     for name, size in ((QKV, 3000), (DOWN, 1000))
 )
@@ -79,7 +79,7 @@ def report() -> Report:
 
 def test_a_site_is_explained() -> None:
     found = explain(MANIFEST, DOWN.format(1))
-    assert [one["name"] for one in found.sites] == [DOWN.format(1)]
+    assert [one["site"] for one in found.sites] == [DOWN.format(1)]
     assert [one.pass_name for one in found.applied] == ["round_weights"]
     text = found.to_text()
     assert "64 × 32" in text
@@ -90,7 +90,7 @@ def test_a_site_is_explained() -> None:
 @pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
 def test_a_merged_layer_leads_to_what_it_became(part: str) -> None:
     found = explain(MANIFEST, f"layers.1.self_attn.{part}")
-    assert [one["name"] for one in found.sites] == [QKV.format(1)]
+    assert [one["site"] for one in found.sites] == [QKV.format(1)]
     assert [one.pass_name for one in found.applied] == ["merge_projections"]
 
 
@@ -101,7 +101,7 @@ def test_what_was_declined_is_explained() -> None:
 
 def test_a_stretch_is_explained_by_what_lies_in_it() -> None:
     found = explain(MANIFEST, "layers.1")
-    assert [one["name"] for one in found.sites] == [QKV.format(1), DOWN.format(1)]
+    assert [one["site"] for one in found.sites] == [QKV.format(1), DOWN.format(1)]
     assert len(found.applied) == 2
 
 
