@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from intaglio.backends.tvm import build_library
-from intaglio.backends.tvm.lower import Lowered, lower
+from intaglio.backends.tvm.lower import Lowered, Site, lower
 from intaglio.compiler.account import Account
 from intaglio.compiler.artifact import (
     LIBRARY,

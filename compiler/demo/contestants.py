@@ -70,7 +70,7 @@ class TorchSession:
 
 
 def transformers_llama(gguf: Path) -> Any:
-    """The model as transformers itself reads it; `from_pretrained` would do the same, but wants accelerate."""
+    """The model as transformers itself reads it; `from_pretrained` would, but wants accelerate."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
