@@ -14,6 +14,7 @@ from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
@@ -36,6 +37,8 @@ class Kernel(Protocol):
 KERNELS: tuple[type[Any], ...] = (
     CombineAttention,
     DecodeAttention,
+    DequantizedMatrixMatrix,
+    DequantizedMatrixVector,
     FloatEmbedding,
     FloatLinear,
     PrefillAttention,

@@ -18,6 +18,7 @@ from intaglio.kernels.attention.cache import BLOCK, Heads, RotateAndCache
 from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
+from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.layout import ROWS, FloatWeight, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
@@ -129,7 +130,9 @@ class Emitter:
             self._wait_for_rows(source)
             self.table.add(kernel, [*weight, source.buffer, target.buffer], region.site, barrier=True)
             return
-        assert region.activation_group is not None
+        if region.activation_group is None:
+            self._dequantized_product(region.site, layout, epilogue, [*weight, source.buffer], source, target)
+            return
         activation = self._quantize(region.site, layout.columns, region.activation_group, source, single)
         if single:
             vector = QuantizedMatrixVector(layout, region.activation_group, epilogue, target.offset)
@@ -138,6 +141,18 @@ class Emitter:
         matrix = QuantizedMatrixMatrix(layout, region.activation_group, epilogue, target.stride, target.offset)
         panel = self.table.private("panel", layout.columns * 2 * ROWS)
         self.table.add(matrix, [*weight, *activation, panel, target.buffer], region.site, barrier=True)
+
+    def _dequantized_product(
+        self, site: str, layout: QuantizedWeight, epilogue: str, inputs: list[int], source: Place, target: Place
+    ) -> None:
+        if source.rows != "all":
+            vector = DequantizedMatrixVector(layout, epilogue, source.stride, source.rows, target.offset)
+            self.table.add(vector, [*inputs, target.buffer], site, barrier=True)
+            return
+        self._wait_for_rows(source)
+        matrix = DequantizedMatrixMatrix(layout, epilogue, source.stride, target.stride, target.offset)
+        panel = self.table.private("panel", FLOAT * layout.columns * 2 * ROWS)
+        self.table.add(matrix, [*inputs, panel, target.buffer], site, barrier=True)
 
     def _wait_for_rows(self, source: Place) -> None:
         """A matrix product reads rows that other workers may have normalised."""
@@ -227,7 +242,9 @@ def _problem(region: LinearRegion, layout: Layout) -> str | None:
         if region.activation_group is not None:
             return "activations are quantised before floating-point weights"
         return None
-    group = region.activation_group or 0
+    if region.activation_group is None:
+        return None
+    group = region.activation_group
     if layout.columns % group or layout.group % group or group % 8:
         return (
             f"activation group {group} must be a multiple of 8 that divides the weight group {layout.group} "

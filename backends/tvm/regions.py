@@ -96,8 +96,6 @@ def _linear(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.V
     if call.op_type == "LinearAdd":
         add = _only(function, "Add")
         residual = _fed(next(one for one in add.inputs if one is not matmul.outputs[0]), outer)
-    if weight.kind != "float" and group is None:
-        raise Unreadable("quantised weights with float activations have no kernel; quantise them, e.g. `:a8g32`")
     gated = call.op_type == "NormGatedLinear"
     return LinearRegion(site, _fed(source, outer), norm, group, weight, residual, gated, call.outputs[0])
 

@@ -244,10 +244,13 @@ static void count_share(Pool *pool, int worker, void *context) {
   if (counting->eight_bit) {
     __m512i x = _mm512_set1_epi32(worker), z = _mm512_setzero_si512();
     __m512i a = z, b = z, c = z, d = z, e = z, f = z, g = z, h = z, i = z, j = z, k = z, l = z;
+    /* What the compiler must not see: that all sums are equal, or that they grow in a simple way. */
+    __asm__ volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f));
+    __asm__ volatile("" : "+v"(g), "+v"(h), "+v"(i), "+v"(j), "+v"(k), "+v"(l));
 #define DOT(s) s = _mm512_dpbusd_epi32(s, x, x);
     for (long n = 0; n < counting->iterations; n++) {
       DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h) DOT(i) DOT(j) DOT(k) DOT(l)
-      __asm__ volatile("" : "+v"(x)); /* or the compiler multiplies instead of repeating */
+      __asm__ volatile("" : "+v"(x));
     }
 #define ADD(s) a = _mm512_add_epi32(a, s);
     ADD(b) ADD(c) ADD(d) ADD(e) ADD(f) ADD(g) ADD(h) ADD(i) ADD(j) ADD(k) ADD(l)

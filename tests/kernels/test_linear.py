@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from intaglio.kernels.linear import layout, reference
+from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
@@ -139,6 +140,26 @@ def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
     if epilogue == "add":
         expected = expected + before[:tokens, :38]
     close(found[:, : expected.shape[1]], expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 11])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_float_activations(name, tokens, run_kernel, random, nan):
+    weight = WEIGHTS[name]
+    packed, dense = random_weight(weight, random)
+    x = nan(tokens + PADDING, weight.columns)
+    x[:tokens] = random.normal(size=(tokens, weight.columns))
+    stride = weight.blocks * 16 + 16
+    buffers = packed | {"activation": x, "result": nan(tokens + PADDING, stride)}
+    if tokens == 1:
+        kernel = DequantizedMatrixVector(weight, "store", weight.columns, "shared", 16)
+    else:
+        kernel = DequantizedMatrixMatrix(weight, "store", weight.columns, stride, 16)
+        buffers["panel"] = nan(2, weight.columns * 32)
+    done = run_kernel(kernel, buffers, count=tokens, workers=2)
+    found = done["result"][:tokens, 16 : 16 + weight.rows]
+    close(found, reference.linear(x[:tokens].astype(np.float64), dense))
+    assert np.isnan(done["result"][:tokens, :16]).all()
 
 
 def test_packing_keeps_every_code(random):
