@@ -127,7 +127,11 @@ class CompiledModel:
         from intaglio.compiler.benchmark import BenchOptions, measure
 
         workload = Workload.from_json(self.manifest.workload)
-        options = BenchOptions(prefill or workload.prefill, decode or workload.decode, rounds)
+        options = BenchOptions(
+            workload.prefill if prefill is None else prefill,
+            workload.decode if decode is None else decode,
+            rounds,
+        )
         return measure(self.session, self.program, self.manifest.architecture, self.threads, options)
 
     def evaluate(

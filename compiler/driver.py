@@ -57,7 +57,7 @@ def compile(
         target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
         workload: the lengths to compile for.
         plan: what to do with each layer: a short form such as "int4-g32", a `Plan`, the path of its JSON.
-            Left out, every layer stays on the file's own grid.
+            Left out, every layer stays on the file's own grid: see `DEFAULT_PLAN`.
         context: tokens that prompt and continuation may have. Left out, the model's own, at most 4096.
         threads: how many threads run the model. Left out, one per core.
         dump: a folder for the text of the graph after each phase.

@@ -43,13 +43,14 @@ def export_onnx(manifest: Manifest, path: Path) -> Path:
     `logits` of all positions and the updated caches out. Raises `ArtifactError`.
     """
     import onnx_ir as ir
-    from onnx_ir.passes.common import InlinePass
+    from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, RemoveUnusedOpsetsPass
 
     from intaglio.compiler.preview import treated_graph
 
     settings = settings_of(manifest, source_of(manifest, "export"))
     _, model, _ = treated_graph(settings)
-    InlinePass()(model)
+    for step in (InlinePass(), RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass()):
+        step(model)
     model.metadata_props.update(provenance(manifest.source, settings.plan))
     with replaced_folder(path, FILES, "export") as folder:
         ir.save(model, folder / MODEL, external_data=DATA)

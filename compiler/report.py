@@ -57,10 +57,12 @@ class Report:
 
         console = Console(file=io.StringIO(), width=110, color_system=None)
         for line in self.headlines():
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(self._site_table())
         for entry in self.account.declined:
-            console.print(f"declined: {entry.pass_name} at {entry.site}: {entry.reason}", markup=False)
+            console.print(
+                f"declined: {entry.pass_name} at {entry.site}: {entry.reason}", markup=False, soft_wrap=True
+            )
         file = console.file
         assert isinstance(file, io.StringIO)
         return file.getvalue()
@@ -79,7 +81,7 @@ class Report:
         compiling = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items())
         return (
             f"{Path(self.source['path']).name}, {self.source['bytes'] / 1e6:.1f} MB, for "
-            f"{self.target['name']} ({self.target['cpu']}), plan {self.plan['default']}, "
+            f"{self.target['name']} ({self.target['cpu']}), plan {self._plan()}, "
             f"context {self.context} tokens",
             f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
             f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
@@ -87,6 +89,10 @@ class Report:
             f"with at most {self.peak_memory_bytes / 1e6:.0f} MB of anonymous memory",
             f"passes: {len(self.account.applied)} rewrites, {len(self.account.declined)} declined",
         )
+
+    def _plan(self) -> str:
+        sites = (f"{site}={treatment}" for site, treatment in self.plan["sites"].items())
+        return ", ".join([self.plan["default"], *sites])
 
     def kinds(self) -> dict[str, tuple[int, int, float]]:
         """Sites alike in all layers: name with `*` for the layer → (how many, bytes, decode seconds)."""

@@ -74,11 +74,12 @@ class Settings:
 
 
 def resolve_plan(plan: str | Path | Plan | None) -> Plan:
-    """A plan, its short form, the path of its JSON file, or `None` for `keep`. Raises `OptionError`."""
-    from intaglio.compiler.plan import Plan  # brings onnx_ir, which loading a model does without
+    """A plan, its short form, the path of its JSON, or `None` for `DEFAULT_PLAN`. Raises `OptionError`."""
+    # Here, since it brings onnx_ir, which loading a model does without.
+    from intaglio.compiler.plan import DEFAULT_PLAN, Plan
 
     if plan is None or isinstance(plan, Plan):
-        return plan or Plan()
+        return plan or DEFAULT_PLAN
     if isinstance(plan, str) and not plan.endswith(".json"):
         return Plan.parse(plan)
     try:

@@ -1,4 +1,4 @@
-"""The command line: `intaglio compile | run | bench | evaluate | explain | export | doctor`.
+"""The command line: `intaglio compile | run | bench | evaluate | explain | report | export | doctor`.
 
 Each command is a module with `add` (its arguments) and `run` (its work, giving the exit status). Errors of
 Intaglio's own end in one message on standard error and status 2; any other is a bug and shows itself.
@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from intaglio.compiler.cli import bench, compile, doctor, evaluate, explain, export, run
+from intaglio.compiler.cli import bench, compile, doctor, evaluate, explain, export, report, run
 from intaglio.compiler.errors import IntaglioError
 
-COMMANDS: tuple[ModuleType, ...] = (compile, run, bench, evaluate, explain, export, doctor)
+COMMANDS: tuple[ModuleType, ...] = (compile, run, bench, evaluate, explain, report, export, doctor)
 REFUSED, INTERRUPTED = 2, 130
 
 

@@ -25,7 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="cpu", help="cpu (this machine), a named target, or a .json (default: cpu)"
     )
-    parser.add_argument("--plan", help="such as 'int4-g32, lm_head=int8-channel', or a .json (default: keep)")
+    parser.add_argument(
+        "--plan",
+        help="such as 'int4-g32, lm_head=int8-channel', or a .json (default: keep, lm_head=keep:a16)",
+    )
     parser.add_argument("--prefill", type=int, metavar="N", help="tokens of a usual prompt (default: 512)")
     parser.add_argument(
         "--decode", type=int, metavar="N", help="tokens of a usual continuation (default: 128)"

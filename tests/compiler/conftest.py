@@ -1,16 +1,33 @@
-"""A small decoder that is no model, and a tokenizer of bytes: for tests of what stands around a session."""
+"""A scripted decoder and a tokenizer of bytes, for what stands around a session; a tiny compiled llama."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import intaglio
+from intaglio.backends.tvm import Program
+from intaglio.compiler.cli import main
+from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import ContextLengthError
+from intaglio.cost_models import Target
 
 END = 256
+
+
+class Artifact(NamedTuple):
+    folder: Path
+    source: Path
+    printed: dict[str, Any]  # by `compile --json`
 
 
 class ScriptedSession:
@@ -77,3 +94,44 @@ def scripted() -> Callable[..., ScriptedSession]:
 @pytest.fixture
 def byte_tokenizer() -> ByteTokenizer:
     return ByteTokenizer()
+
+
+@pytest.fixture(scope="session")
+def artifact(tiny_gguf: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A tiny llama, compiled once by the command line: building code takes seconds."""
+    folder, printed = tmp_path_factory.mktemp("compiled") / "tiny", io.StringIO()
+    arguments = [
+        "compile",
+        str(tiny_gguf()),
+        "-o",
+        str(folder),
+        "--prefill",
+        "20",
+        "--decode",
+        "10",
+        "--json",
+    ]
+    with contextlib.redirect_stdout(printed):
+        assert main(arguments) == 0
+    return Artifact(folder, tiny_gguf(), json.loads(printed.getvalue()))
+
+
+@pytest.fixture
+def compiled(artifact: Artifact) -> Iterator[CompiledModel]:
+    with intaglio.load(artifact.folder, threads=1) as model:
+        yield model
+
+
+@pytest.fixture
+def built_before(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Whoever builds the library of the tiny llama gets a copy of the one built; where to, is noted."""
+    places: list[Path] = []
+
+    def copy(program: Program, target: Target, path: Path) -> None:
+        assert program.kernels == Program.from_json((artifact.folder / "program.json").read_text()).kernels
+        shutil.copyfile(artifact.folder / "program.so", path)
+        places.append(path)
+
+    monkeypatch.setattr("intaglio.compiler.pipeline.build_library", copy)
+    monkeypatch.setattr("intaglio.backends.tvm.build_library", copy)
+    return places

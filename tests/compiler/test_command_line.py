@@ -18,7 +18,7 @@ TINY = ("--prefill", "20", "--decode", "10")
 
 def test_the_commands() -> None:
     names = [one.__name__.rpartition(".")[2] for one in COMMANDS]
-    assert names == ["compile", "run", "bench", "evaluate", "explain", "export", "doctor"]
+    assert names == ["compile", "run", "bench", "evaluate", "explain", "report", "export", "doctor"]
 
 
 @pytest.mark.parametrize("command", [one.__name__.rpartition(".")[2] for one in COMMANDS])
@@ -62,7 +62,8 @@ def test_wrong_arguments_end_with_status_2(arguments: list[str], capsys: pytest.
         (["run", "nowhere", "hello", "--threads", "0"], "threads=0"),
         (["bench", "nowhere"], "no compiled model"),
         (["evaluate", "nowhere", "--text", "nothing.txt"], "nothing.txt cannot be read"),
-        (["explain", "nowhere", "a", "--html", "x"], "leave out the site"),
+        (["explain", "nowhere", "a"], "no compiled model"),
+        (["report", "nowhere", "--html", "x"], "no compiled model"),
         (["export", "nowhere", "-o", "x"], "no compiled model"),
     ],
 )

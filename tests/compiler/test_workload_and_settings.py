@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from intaglio.compiler.errors import OptionError, TargetError
-from intaglio.compiler.plan import Plan
+from intaglio.compiler.plan import DEFAULT_PLAN, Plan
 from intaglio.compiler.settings import Settings, available_cpus, resolve_plan, resolve_threads
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target
@@ -83,7 +83,8 @@ def test_bad_arguments_of_other_kinds() -> None:
 def test_plans_of_all_kinds(tmp_path: Path) -> None:
     plan = Plan.parse("int4-g32, lm_head=int8-channel")
     (tmp_path / "plan.json").write_text(plan.to_json())
-    assert resolve_plan(None) == resolve_plan("keep") == Plan()
+    assert resolve_plan(None) == DEFAULT_PLAN
+    assert resolve_plan("keep") == Plan()
     assert resolve_plan(plan) is plan
     assert resolve_plan("int4-g32, lm_head=int8-channel") == plan
     assert resolve_plan(tmp_path / "plan.json") == resolve_plan(str(tmp_path / "plan.json")) == plan
