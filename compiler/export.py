@@ -49,8 +49,9 @@ def export_onnx(manifest: Manifest, path: Path) -> Path:
 
     settings = settings_of(manifest, source_of(manifest, "export"))
     _, model, _ = treated_graph(settings)
-    for step in (InlinePass(), RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass()):
-        step(model)
+    InlinePass()(model)
+    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # onnx-ir leaves its __init__ untyped
+    RemoveUnusedOpsetsPass()(model)
     model.metadata_props.update(provenance(manifest.source, settings.plan))
     with replaced_folder(path, FILES, "export") as folder:
         ir.save(model, folder / MODEL, external_data=DATA)

@@ -1,0 +1,54 @@
+"""The examples run, and say what they promise."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"intaglio_example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_examples_are_tested() -> None:
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {one.stem for one in EXAMPLES.glob("*.py")} <= tested
+
+
+def test_compile_and_generate(
+    artifact: Any, built_before: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("compile_and_generate").main(str(artifact.source), str(tmp_path / "model"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "after" in lines[0]
+    assert lines[-1] == "(3, 300)"
+    assert (tmp_path / "model" / "artifact.json").is_file()
+
+
+def test_export_onnx(artifact: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("export_onnx").main(str(artifact.folder), str(tmp_path / "onnx"))
+    words = capsys.readouterr().out.replace(",", "").split()
+    assert words[2] == words[-1]
+
+
+@pytest.mark.slow
+def test_explain_and_report(artifact: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its plan needs kernels of its own, so that code is built anew."""
+    example("explain_and_report").main(str(artifact.source), str(tmp_path / "report.html"))
+    shown = capsys.readouterr().out
+    assert "round_weights at layers.0.mlp.down_proj" in shown
+    assert "lossy on purpose" in shown
+    assert "runs in layers.0.self_attn.qkv_proj" in shown
+    assert "'kl':" in shown
+    assert "<svg" in (tmp_path / "report.html").read_text()
