@@ -18,7 +18,7 @@ from typing import Any
 from intaglio.compiler.errors import OptionError
 from intaglio.passes.quantize.formats import ActivationFormat, Treatment, WeightFormat
 
-__all__ = ["ActivationFormat", "Plan", "Treatment", "WeightFormat"]
+__all__ = ["DEFAULT_PLAN", "ActivationFormat", "Plan", "Treatment", "WeightFormat"]
 
 VERSION = 1
 KEEP = Treatment()
@@ -95,3 +95,8 @@ def _read_object(text: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise OptionError(f"Plan: a plan is a JSON object, not {type(data).__name__}.")
     return data
+
+
+# The head's logits decide which token wins: rounding its activations costs two points of top-1 agreement on a
+# 135M model, and not rounding them costs no time, since reading its weights takes longer.
+DEFAULT_PLAN = Plan(KEEP, {"lm_head": Treatment(None, None)})
