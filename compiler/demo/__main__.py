@@ -53,9 +53,9 @@ def run(gguf: Path, output: Path, threads: int) -> dict[str, Any]:
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with compile_and_save(gguf, output / "model", threads) as compiled:
+        compiling = compiling_figures(compiled)
         generation = generate(compiled)
         compiled.report.to_html(output / "report.html")
-        compiling = compiling_figures(compiled)
         request, decode = make_request(compiled, gguf, output / "model", threads), compiled.tokenizer
     assert decode is not None, "generate has used it"
     with tempfile.TemporaryDirectory(prefix="intaglio-demo-") as folder:
@@ -101,7 +101,7 @@ def compiling_figures(compiled: CompiledModel) -> dict[str, Any]:
     values = summary(compiled)
     print(
         f"Compiled in {values['seconds']:.1f} s, with at most {values['peak_memory_bytes'] / 1e6:.0f} MB of "
-        f"anonymous memory; the artefact has {values['artifact_bytes'] / 1e6:.1f} MB.\n",
+        f"anonymous memory; the artefact has {values['artifact_bytes'] / 1e6:.1f} MB.",
         flush=True,
     )
     return values
