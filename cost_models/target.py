@@ -11,10 +11,13 @@ from pathlib import Path
 
 from intaglio.compiler.errors import TargetError
 
-# Instruction-set levels that `cpu:<name>` accepts: LLVM processor, triple, C flags, features needed, kernel family.
+# By their names in /proc/cpuinfo.
 _VNNI_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
 _AVX2_FEATURES = ("avx2", "fma", "f16c")
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+
+INSTRUCTIONS = ("plain", "avx512-vnni")  # the families that kernels distinguish
+_DESCRIPTION_HELP = "`intaglio doctor --json` prints that of this machine"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Target:
     cpu: str  # LLVM's name of the processor
     triple: str
     features: tuple[str, ...]  # as in /proc/cpuinfo
-    instructions: str  # the kernels' family: "plain" or "avx512-vnni"
+    instructions: str  # the kernels' family, one of `INSTRUCTIONS`
     c_flags: tuple[str, ...]  # for the C runtime
 
     def missing_on(self, features: frozenset[str], machine: str) -> tuple[str, ...]:
@@ -47,15 +50,39 @@ class Target:
         """From JSON text; raises `TargetError` for anything else."""
         try:
             values = json.loads(text)
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            return cls(**fields)
+            lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+            target = cls(**{**values, **lists})
         except (ValueError, TypeError, AttributeError) as error:
-            raise TargetError(f"target: not a target description ({error}); see `intaglio doctor --json`") from error
+            raise TargetError(f"target: not a target description ({error}); {_DESCRIPTION_HELP}") from error
+        if problems := target._problems():
+            raise TargetError(f"target: {', '.join(problems)}; {_DESCRIPTION_HELP}")
+        return target
+
+    def _problems(self) -> list[str]:
+        """What is wrong with values that came from outside."""
+        texts = ("name", "cpu", "triple", "instructions")
+        wrong = [f"{key} must be a text" for key in texts if not isinstance(getattr(self, key), str)]
+        lists = {"features": self.features, "c_flags": self.c_flags}
+        wrong += [f"{key} must be a list of texts" for key, value in lists.items() if not _are_texts(value)]
+        if self.instructions not in INSTRUCTIONS:
+            wrong.append(f"instructions {self.instructions!r} are not among {', '.join(INSTRUCTIONS)}")
+        return wrong
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
 
 
 NAMED_TARGETS = (
     Target("cpu:x86-64-v3", "x86-64-v3", _X86, _AVX2_FEATURES, "plain", ("-march=x86-64-v3",)),
-    Target("cpu:avx512-vnni", "cascadelake", _X86, _VNNI_FEATURES + _AVX2_FEATURES, "avx512-vnni", ("-march=cascadelake",)),
+    Target(
+        "cpu:avx512-vnni",
+        "cascadelake",
+        _X86,
+        _VNNI_FEATURES + _AVX2_FEATURES,
+        "avx512-vnni",
+        ("-march=cascadelake",),
+    ),
     Target("cpu:aarch64", "generic", _ARM, (), "plain", ()),
 )
 
@@ -83,11 +110,13 @@ def host_target() -> Target:
         if not target.missing_on(features, machine):
             return dataclasses.replace(target, name="cpu")
     needed = ", ".join(_AVX2_FEATURES)
-    raise TargetError(f"target: this {machine} CPU lacks what kernels need ({needed}, or aarch64); use another machine")
+    raise TargetError(
+        f"target: this {machine} CPU lacks what kernels need ({needed}, or aarch64); use another machine"
+    )
 
 
 def resolve_target(target: str | Path | Target) -> Target:
-    """The target called `target`: "cpu" (this machine), a name as in `NAMED_TARGETS`, or the path of a JSON description.
+    """The target called `target`: "cpu" (this machine), a name in `NAMED_TARGETS`, or a JSON file's path.
 
     Raises:
         TargetError: for anything else; the message lists what there is.
@@ -102,4 +131,6 @@ def resolve_target(target: str | Path | Target) -> Target:
     if str(target).endswith(".json") and Path(target).is_file():
         return Target.from_json(Path(target).read_text())
     known = ", ".join(["cpu", *(named.name for named in NAMED_TARGETS)])
-    raise TargetError(f"target: {str(target)!r} is unknown; choose one of {known}, or give the path of a .json description")
+    raise TargetError(
+        f"target: {str(target)!r} is unknown; choose one of {known}, or give the path of a .json description"
+    )

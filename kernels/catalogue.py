@@ -52,7 +52,7 @@ KERNELS: tuple[type[Any], ...] = (
 
 
 def kernel_from_json(name: str, parameters: dict[str, Any]) -> Kernel:
-    """The kernel of class `name` with `parameters`; a KeyError or TypeError means a file of another version."""
+    """The kernel of class `name` with `parameters`; KeyError or TypeError for those of another version."""
     classes = {kernel.__name__: kernel for kernel in KERNELS}
     kernel: Kernel = _build(classes[name], parameters)
     return kernel

@@ -1,7 +1,7 @@
 """The vocabulary in which kernels are written: 16-lane vectors over TVM's TIR builder.
 
-A kernel has the scalars `worker`, `workers` (who am I, of how many), `count` (tokens in this call) and `position` (tokens
-already in the cache), all int32, and its pointers. Pointers must be aligned to 64 bytes:
+A kernel has the scalars `worker`, `workers` (who am I, of how many), `count` (tokens in this call) and
+`position` (tokens already in the cache), all int32, and its pointers. Pointers must be aligned to 64 bytes:
 TVM assumes it without checking.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
-from tvm import tirx
-from tvm.tirx.script.builder import ir as T  # noqa: N812  (the name everybody uses)
+from tvm import tirx as tirx
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels.instructions import Instructions
 
@@ -147,7 +147,7 @@ _EXP2_COEFFICIENTS = (
 
 
 def exponential(value: Expression, lanes: int = LANES) -> Expression:
-    """e^value for float32 vectors, relative error about 3e-7; below -87 it gives about 1e-38, above 88 it is undefined."""
+    """e^value for float32, relative error about 3e-7; below -87 it gives about 1e-38, above 88 anything."""
     clamped = bind(tirx.Max(value, spread(float32(-87.0), lanes)))
     scaled = bind(clamped * spread(float32(1.4426950408889634), lanes))
     whole = bind(round_even(scaled, lanes))
@@ -167,7 +167,9 @@ def logistic(value: Expression) -> Expression:
     return one / (one + exponential(tirx.Min(zeros() - value, spread(float32(87.0)))))
 
 
-def dot4(accumulator: Expression, codes: Expression, activation: Expression, instructions: Instructions) -> Expression:
+def dot4(
+    accumulator: Expression, codes: Expression, activation: Expression, instructions: Instructions
+) -> Expression:
     """Sixteen sums of four products of bytes.
 
     Args:

@@ -27,7 +27,9 @@ class Arena:
     bytes: int = 0
     entries: dict[str, _Entry] = field(default_factory=dict)
 
-    def place(self, name: str, sizes: dict[str, int], make: Callable[[], Sections]) -> dict[str, tuple[int, int]]:
+    def place(
+        self, name: str, sizes: dict[str, int], make: Callable[[], Sections]
+    ) -> dict[str, tuple[int, int]]:
         """Offset and bytes of the sections of `name`, placed at the end unless they have a place already."""
         if name not in self.entries:
             offsets = {}
@@ -43,7 +45,9 @@ class Arena:
             for entry in self.entries.values():
                 sections = entry.make()
                 for name, (offset, size) in entry.offsets.items():
-                    assert sections[name].nbytes == size, f"{name} packs to {sections[name].nbytes}, not {size}"
+                    assert sections[name].nbytes == size, (
+                        f"{name} packs to {sections[name].nbytes}, not {size}"
+                    )
                     file.seek(offset)
                     file.write(sections[name].data)
             file.truncate(self.bytes)

@@ -81,9 +81,13 @@ class Emitter:
         stride = stride_of(layout.columns)
         place = self.table.new(region.output, stride)
         tokens = self.table.pieces.buffer(Buffer("tokens", "tokens", FLOAT * self.table.tokens))
-        kernel = QuantizedEmbedding if isinstance(layout, QuantizedWeight) else FloatEmbedding
         buffers = [*self._weight(region.weight, layout), tokens, place.buffer]
-        self.table.add(kernel(layout, stride), buffers, region.site, barrier=True)
+        kernel = (
+            QuantizedEmbedding(layout, stride)
+            if isinstance(layout, QuantizedWeight)
+            else FloatEmbedding(layout, stride)
+        )
+        self.table.add(kernel, buffers, region.site, barrier=True)
         return []
 
     def _linear(self, region: LinearRegion) -> list[str]:
@@ -104,7 +108,9 @@ class Emitter:
             target = self._logits(layout)
         elif (joint := self.joints.get(region.output)) is not None:
             if layout.rows % ROWS or joint.offset % ROWS:
-                return [f"{region.site}: separate projections need multiples of {ROWS} rows, not {layout.rows}"]
+                return [
+                    f"{region.site}: separate projections need multiples of {ROWS} rows, not {layout.rows}"
+                ]
             target = self._joint(region.output, joint)
         else:
             target = self.table.new(region.output, layout.blocks // layout.interleave * ROWS)
@@ -138,12 +144,20 @@ class Emitter:
             vector = QuantizedMatrixVector(layout, region.activation_group, epilogue, target.offset)
             self.table.add(vector, [*weight, *activation, target.buffer], region.site, barrier=True)
             return
-        matrix = QuantizedMatrixMatrix(layout, region.activation_group, epilogue, target.stride, target.offset)
+        matrix = QuantizedMatrixMatrix(
+            layout, region.activation_group, epilogue, target.stride, target.offset
+        )
         panel = self.table.private("panel", layout.columns * 2 * ROWS)
         self.table.add(matrix, [*weight, *activation, panel, target.buffer], region.site, barrier=True)
 
     def _dequantized_product(
-        self, site: str, layout: QuantizedWeight, epilogue: str, inputs: list[int], source: Place, target: Place
+        self,
+        site: str,
+        layout: QuantizedWeight,
+        epilogue: str,
+        inputs: list[int],
+        source: Place,
+        target: Place,
     ) -> None:
         if source.rows != "all":
             vector = DequantizedMatrixVector(layout, epilogue, source.stride, source.rows, target.offset)
@@ -181,7 +195,7 @@ class Emitter:
         return Place(buffer, stride, "all")
 
     def _attention(self, region: AttentionRegion) -> list[str]:
-        source = [self.table.read(one) for one in region.projections][0]
+        source, *_ = [self.table.read(one) for one in region.projections]
         capacity = -(-self.capacity // BLOCK) * BLOCK
         heads = Heads(region.heads, region.kv_heads, region.head_dim, capacity, source.stride)
         tables = [self._rotary_table(one, heads) for one in (region.cosine, region.sine)]
@@ -203,7 +217,9 @@ class Emitter:
         joined = self.table.private(f"joined.{stride}", FLOAT * stride)
         buffers = [source.buffer, *tables, partial, statistics]
         self.table.add(DecodeAttention(heads), buffers, region.site, barrier=True)
-        self.table.add(CombineAttention(heads, stride), [partial, statistics, joined], region.site, barrier=False)
+        self.table.add(
+            CombineAttention(heads, stride), [partial, statistics, joined], region.site, barrier=False
+        )
         self.table.places[region.output] = Place(joined, stride, "own")
 
     def _weight(self, weight: DequantizedWeight, layout: Layout) -> list[int]:

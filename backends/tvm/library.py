@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ _SIGNATURES = {
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p],
     ),
     "intaglio_last_error": (ctypes.c_char_p, []),
-    "intaglio_read_bandwidth": (ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]),
+    "intaglio_read_bandwidth": (
+        ctypes.c_double,
+        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
+    ),
     "intaglio_peak_operations": (ctypes.c_double, [ctypes.c_void_p, ctypes.c_int, ctypes.c_long]),
 }
 
@@ -41,19 +45,13 @@ class Library:
     """A loaded program and `threads` workers, of which the calling thread is the first."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        """Load `path`; raises `OptionError` for a bad number of threads, `CodegenError` if it does not load."""
+        """Load `path`; raises `OptionError` for a bad number of threads, `CodegenError` where it fails."""
         self._pool: int | None = None
         available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         most = len(available) or os.cpu_count() or 1
         if not 1 <= threads <= most:
             raise OptionError(f"threads: {threads} is outside 1 … {most}, the CPUs this process may use")
-        try:
-            self._library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise CodegenError(f"library: {path} does not load ({error}); compile again, or load with recompile=True") from error
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(self._library, name)
-            function.restype, function.argtypes = result, arguments
+        self._library = _load(path)
         self.threads = threads
         self._cpus = available[:threads] if available else [-1] * threads
         self._pool = self._library.intaglio_pool_create(threads, (ctypes.c_int * threads)(*self._cpus))
@@ -68,11 +66,13 @@ class Library:
         address = None if marks is None else marks.ctypes.data
         if self._library.intaglio_run(self._pool, table.ctypes.data, len(table), count, position, address):
             reason = self._library.intaglio_last_error().decode(errors="replace")
-            raise CodegenError(f"library: the program failed: {reason or 'no reason given'}; please report this")
+            raise CodegenError(
+                f"library: the program failed: {reason or 'no reason given'}; please report this"
+            )
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        """Keep the calling thread on the first worker's CPU: a scheduler that moves it costs a hundredfold."""
+        """Keep the calling thread on the first worker's CPU: on another's, it is a hundredfold slower."""
         if self._cpus[0] < 0 or self.threads == 1:
             yield
             return
@@ -92,13 +92,30 @@ class Library:
             reads = [library.intaglio_read_bandwidth(pool, start, megabytes * 1_000_000, 1) for _ in range(5)]
             eight = [library.intaglio_peak_operations(pool, 1, 2_000_000) for _ in range(5)]
             floats = [library.intaglio_peak_operations(pool, 0, 2_000_000) for _ in range(5)]
-        return Ceilings(self.threads, float(np.median(reads)), float(np.median(eight)), float(np.median(floats)))
+        return Ceilings(
+            self.threads, float(np.median(reads)), float(np.median(eight)), float(np.median(floats))
+        )
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers; a second time does nothing."""
         if self._pool:
             self._library.intaglio_pool_destroy(self._pool)
             self._pool = None
 
     def __del__(self) -> None:
-        self.close()
+        # At exit the interpreter stops the workers anyway, and may have cleared what close() needs.
+        if not sys.is_finalizing():
+            self.close()
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise CodegenError(
+            f"library: {path} does not load ({error}); compile again, or load with recompile=True"
+        ) from error
+    return library

@@ -1,7 +1,7 @@
 """A fused decoder → a program: stage tables for decoding, prefill and scoring, and the packed weights.
 
-The tables are made from the same regions. "decode" takes one token; "prefill" many, and computes the logits of the last;
-"score" computes the logits of all.
+The tables are made from the same regions. "decode" takes one token; "prefill" many, and computes the logits
+of the last; "score" computes the logits of all.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def lower(model: ir.Model, *, capacity: int, chunk: int, target: Target) -> Lowe
     logits = next(one for one in model.graph.outputs if one.name == "logits")
     tables, problems = [], []
     for name, tokens in sizes:
-        emitter = Emitter(TableBuilder(name, tokens, pieces, readers=_readers(regions)), capacity, logits, joints)
+        emitter = Emitter(
+            TableBuilder(name, tokens, pieces, readers=_readers(regions)), capacity, logits, joints
+        )
         for region in regions:
             problems += emitter.emit(region)
         tables.append(StageTable(name, tokens, tuple(emitter.table.stages)))

@@ -101,8 +101,7 @@ def _float_dtype(value: ir.Value | None) -> str:
 def _floats(value: ir.Value | None) -> NDArray[np.floating]:
     assert value is not None
     array = _array(value)
-    result: NDArray[np.floating] = array if array.dtype == np.float16 else array.astype(np.float32)
-    return result
+    return array.astype(np.float16 if array.dtype == np.float16 else np.float32, copy=False)
 
 
 def _integers(value: ir.Value) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Programs as data: stage tables over named buffers, everything but the weights and the code.
 
-A program is a list of stages that all workers run in step. It names kernels by index, so one shared object serves every
-program, and it names buffers, whose addresses are filled in when the program is loaded.
+A program is a list of stages that all workers run in step. It names kernels by index, so one shared object
+serves every program, and it names buffers, whose addresses are filled in when the program is loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from intaglio.compiler.errors import ArtifactError
 
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
+ROW = 16  # int64 per stage in a table as the code reads it
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Program:
 
     def space_bytes(self, space: str) -> int:
         """Size of a space, for one worker where it is private."""
-        return max((buffer.offset + buffer.bytes for buffer in self.buffers if buffer.space == space), default=0)
+        return max(
+            (buffer.offset + buffer.bytes for buffer in self.buffers if buffer.space == space), default=0
+        )
 
     def to_json(self) -> str:
         """As JSON text."""
@@ -93,7 +96,9 @@ class Program:
             values["tables"] = tuple(_table(one) for one in values["tables"])
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"program: not a program of this version ({error!r}); compile again") from error
+            raise ArtifactError(
+                f"program: not a program of this version ({error!r}); compile again"
+            ) from error
 
 
 def _table(values: dict[str, Any]) -> StageTable:

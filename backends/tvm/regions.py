@@ -61,7 +61,7 @@ class AttentionRegion:
 Region = EmbeddingRegion | LinearRegion | AttentionRegion
 
 
-class Unreadable(Exception):  # noqa: N818  (caught and listed, never shown)
+class Unreadable(Exception):
     """Why a call cannot be lowered."""
 
 
@@ -79,7 +79,9 @@ def read_region(call: ir.Node, function: ir.Function) -> Region:
     raise Unreadable(f"{call.op_type} is no region that the CPU kernels know")
 
 
-def _linear(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]) -> Region:
+def _linear(
+    site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]
+) -> Region:
     matmul = _only(function, "MatMul")
     weight = _weight(matmul.inputs[1], outer)
     if not weight.transposed:
@@ -100,7 +102,9 @@ def _linear(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.V
     return LinearRegion(site, _fed(source, outer), norm, group, weight, residual, gated, call.outputs[0])
 
 
-def _attention(site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]) -> Region:
+def _attention(
+    site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]
+) -> Region:
     attention = _only(function, "Attention")
     rotary = next((node for node in function if node.op_type == "RotaryEmbedding"), None)
     if rotary is None:
@@ -112,14 +116,24 @@ def _attention(site: str, call: ir.Node, function: ir.Function, outer: Mapping[i
     projections = tuple(
         one
         for inner, one in outer.items()
-        if one is not None and inner.dtype == ir.DataType.FLOAT and inner.shape is not None and len(inner.shape) == 3
+        if one is not None
+        and inner.dtype == ir.DataType.FLOAT
+        and inner.shape is not None
+        and len(inner.shape) == 3
     )
-    columns = sum(int(one.shape[-1]) for one in projections if one.shape is not None)  # type: ignore[arg-type]
+    columns = sum(_columns(one) for one in projections)
     heads = columns // head_dim - 2 * kv_heads
     _check_attention(attention, rotary, head_dim)
     tables = (_fed(rotary.inputs[1], outer), _fed(rotary.inputs[2], outer))
     caches = (key_cache, value_cache)
     return AttentionRegion(site, projections, heads, kv_heads, head_dim, *tables, *caches, call.outputs[0])
+
+
+def _columns(value: ir.Value) -> int:
+    last = None if value.shape is None else value.shape[-1]
+    if not isinstance(last, int):
+        raise Unreadable(f"{value.name} has no fixed number of columns")
+    return last
 
 
 def _check_attention(attention: ir.Node, rotary: ir.Node, head_dim: int) -> None:
@@ -129,9 +143,11 @@ def _check_attention(attention: ir.Node, rotary: ir.Node, head_dim: int) -> None
         problems.append(f"scale {scale.as_float()} instead of 1/√head_dim")
     if attention.attributes["is_causal"].as_int() != 1:
         problems.append("not causal")
-    for name in ("softcap", "left_window_size", "qk_matmul_output_mode"):
-        if name in attention.attributes and attention.attributes[name].value not in (0, 0.0, -1):
-            problems.append(f"{name} {attention.attributes[name].value}")
+    problems += [
+        f"{name} {attention.attributes[name].value}"
+        for name in ("softcap", "left_window_size", "qk_matmul_output_mode")
+        if name in attention.attributes and attention.attributes[name].value not in (0, 0.0, -1)
+    ]
     for name in ("interleaved", "rotary_embedding_dim"):
         value = rotary.attributes.get(name)
         if value is not None and value.as_int() not in (0, head_dim if name == "rotary_embedding_dim" else 0):
@@ -157,7 +173,9 @@ def _made_by(value: ir.Value | None, op_type: str) -> ir.Node:
 def _fed(value: ir.Value | None, outer: Mapping[ir.Value, ir.Value | None]) -> ir.Value:
     found = None if value is None else outer.get(value)
     if found is None:
-        raise Unreadable(f"{value.name if value else 'an input'} is computed in a way that the kernels do not know")
+        raise Unreadable(
+            f"{value.name if value else 'an input'} is computed in a way that the kernels do not know"
+        )
     return found
 
 
@@ -172,8 +190,14 @@ def _weight(value: ir.Value | None, outer: Mapping[ir.Value, ir.Value | None]) -
     inner = is_dequantized_weight(value, inputs=True)
     if inner is None:
         raise Unreadable("its weight is stored in a way that the kernels do not know")
-    parts = {
-        name: None if (part := getattr(inner, name)) is None else _stored(part, outer)
-        for name in ("codes", "scale", "zero_point", "minimum")
-    }
-    return replace(inner, **parts)
+
+    def part(value: ir.Value | None) -> ir.Value | None:
+        return None if value is None else _stored(value, outer)
+
+    return replace(
+        inner,
+        codes=_stored(inner.codes, outer),
+        scale=part(inner.scale),
+        zero_point=part(inner.zero_point),
+        minimum=part(inner.minimum),
+    )

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.backends.tvm.codegen import ROW
 from intaglio.backends.tvm.library import Ceilings, Library
-from intaglio.backends.tvm.program import ALIGNMENT, Buffer, Program, StageTable, align
+from intaglio.backends.tvm.program import ALIGNMENT, ROW, Buffer, Program, StageTable, align
 from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
 
 GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
@@ -21,7 +20,12 @@ class NativeSession:
     """One sequence being extended by generated code; see `intaglio.compiler.session.DecoderSession`."""
 
     def __init__(self, program: Program, *, weights: Path, library: Path, threads: int) -> None:
-        """Map `weights`, load `library`, start `threads` workers; state and workspace are touched as they are used."""
+        """Map `weights`, load `library`, start `threads` workers.
+
+        Raises:
+            OptionError: for a number of threads that this machine has not.
+            ArtifactError, CodegenError: where a file does not fit the program, or the library does not load.
+        """
         self._program = program
         self._position = 0
         self._library = Library(library, threads)
@@ -29,7 +33,8 @@ class NativeSession:
         spaces = ("state", "workspace", "tokens", "logits")
         self._spaces = {space: _allocate(program.space_bytes(space)) for space in spaces}
         self._private = [
-            _allocate(buffer.bytes * threads if buffer.space == "private" else 0) for buffer in program.buffers
+            _allocate(buffer.bytes * threads if buffer.space == "private" else 0)
+            for buffer in program.buffers
         ]
         self._tables = {table.name: self._resolve(table) for table in program.tables}
 
@@ -51,20 +56,18 @@ class NativeSession:
     def reset(self, position: int = 0) -> None:
         """Forget all tokens from `position` on."""
         if not 0 <= position <= self._position:
-            raise OptionError(f"reset: position {position} is outside 0 … {self._position}, the tokens in the cache")
+            raise OptionError(
+                f"reset: position {position} is outside 0 … {self._position}, the tokens in the cache"
+            )
         self._position = position
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[vocabulary]` after the last one."""
         ids = self._checked(tokens)
         with self._library.pinned():
-            if len(ids) == 1:
-                self._run("decode", ids)
-                return self._logits(1)[0].copy()
-            step = self._program.table("prefill").tokens
-            for start in range(0, len(ids), step):
-                self._run("prefill", ids[start : start + step])
-        return self._logits(1)[0].copy()
+            self._append(ids)
+        logits: NDArray[np.float32] = self._logits(1)[0].copy()
+        return logits
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each."""
@@ -87,7 +90,9 @@ class NativeSession:
         marks = np.zeros(len(table.stages) + 1, np.int64)
         with self._library.pinned():
             self._run(table.name, ids, marks)
-        timed = [(stage.site, mark) for stage, mark in zip(table.stages, marks[1:], strict=True) if stage.barrier]
+        timed = [
+            (stage.site, mark) for stage, mark in zip(table.stages, marks[1:], strict=True) if stage.barrier
+        ]
         times = [int(marks[0]), *(int(mark) for _, mark in timed)]
         return [(site, (times[index + 1] - times[index]) * 1e-9) for index, (site, _) in enumerate(timed)]
 
@@ -108,10 +113,18 @@ class NativeSession:
             raise OptionError(f"tokens: id {bad} is outside 0 … {self.vocabulary - 1}")
         if self._position + len(ids) > self.capacity:
             raise ContextLengthError(
-                f"context: {self._position} + {len(ids)} tokens are more than the {self.capacity} compiled for; "
-                f"shorten the prompt, or compile with a larger context"
+                f"context: {self._position} + {len(ids)} tokens are more than the "
+                f"{self.capacity} compiled for; shorten the prompt, or compile with a larger context"
             )
         return ids.astype(np.int32)
+
+    def _append(self, ids: NDArray[np.int32]) -> None:
+        if len(ids) == 1:
+            self._run("decode", ids)
+            return
+        step = self._program.table("prefill").tokens
+        for start in range(0, len(ids), step):
+            self._run("prefill", ids[start : start + step])
 
     def _run(self, name: str, ids: NDArray[np.int32], marks: NDArray[np.int64] | None = None) -> None:
         self._spaces["tokens"][: ids.nbytes].view(np.int32)[:] = ids

@@ -102,7 +102,7 @@ class TableBuilder:
         return self.places[value]
 
     def scratch(self, name: str, bytes_per_token: int) -> int:
-        """A buffer used within one region: a copy for each worker where one token is computed, else shared."""
+        """A buffer used within one region: for one token a copy for each worker, else one shared by all."""
         if self.single:
             return self.private(name, bytes_per_token)
         size = bytes_per_token * self.rows
@@ -125,7 +125,9 @@ class TableBuilder:
         buffers = list(self.pieces.buffers.values())
         done = {place.buffer for place in self.finished}
         self.finished.clear()
-        self.free += [(one.bytes, one.name) for one in (buffers[i] for i in sorted(done)) if one.space == "workspace"]
+        self.free += [
+            (one.bytes, one.name) for one in (buffers[i] for i in sorted(done)) if one.space == "workspace"
+        ]
 
     def take_over(self, old: ir.Value, new: ir.Value) -> Place | None:
         """Let `new` be computed in place of `old`; none if `old` has readers left."""

@@ -1,8 +1,8 @@
 """The static KV cache's layout, and the step that writes to it.
 
-Keys are `[kv_heads, capacity / 16, head_dim, 16]`: a vector holds one component of 16 positions, so that the scores of 16
-positions are sums of vectors times scalars and need no horizontal additions. Values are `[kv_heads, capacity, head_dim]`.
-Both are float32.
+Keys are `[kv_heads, capacity / 16, head_dim, 16]`: a vector holds one component of 16 positions, so that the
+scores of 16 positions are sums of vectors times scalars and need no horizontal additions. Values are
+`[kv_heads, capacity, head_dim]`. Both are float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -72,9 +72,13 @@ class CacheViews:
         self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
 
     def rotate(
-        self, row: Expression, offset: Expression, position: Expression, sink: Callable[[Expression, Expression], None]
+        self,
+        row: Expression,
+        offset: Expression,
+        position: Expression,
+        sink: Callable[[Expression, Expression], None],
     ) -> None:
-        """Rotate the head at `offset` of projection row `row`; `sink(component, vector)` takes the results."""
+        """Rotate the head at `offset` of projection row `row` into `sink(component, vector)`."""
         half = self.heads.head_dim // 2
         lanes = self.heads.half_lanes
         for first in range(0, half, lanes):
@@ -102,9 +106,10 @@ class CacheViews:
 
 @dataclass(frozen=True)
 class RotateAndCache:
-    """Prefill: rotate the queries of `count` tokens in place, scaled by 1/√head_dim, and cache their keys and values.
+    """Rotate and scale (1/√head_dim) the queries of `count` tokens in place; cache their keys and values.
 
-    Pointers: projection float32 `[count, stride]`, cosines and sines `[capacity, head_dim / 2]`, keys, values.
+    For prefill. Pointers: projection float32 `[count, stride]`, cosines and sines
+    `[capacity, head_dim / 2]`, keys, values.
     """
 
     heads: Heads
@@ -131,4 +136,6 @@ class RotateAndCache:
             scaled: list[tuple[Expression, Expression]] = []
             views.rotate(row, offset, position, lambda at, vector: scaled.append((at, tir.bind(vector))))
             for at, vector in scaled:
-                tir.store(views.projection, [row, offset + at], vector * tir.spread(scale, self.heads.half_lanes))
+                tir.store(
+                    views.projection, [row, offset + at], vector * tir.spread(scale, self.heads.half_lanes)
+                )

@@ -3,14 +3,14 @@
 1. positions are split over the workers, so every worker is busy whatever the number of heads; each leaves an
    unnormalised output, its largest score and its sum of weights (flash decoding: Dao et al. 2023);
 2. a key or value is read once for all the query heads that share it;
-3. the worker that owns the last block appends the token's own key and value, so no barrier is needed before attending.
+3. the worker that owns the last block appends the token's own key and value: no barrier before attending.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.cache import CACHE_POINTERS, CacheViews, Heads
@@ -24,8 +24,8 @@ LOWEST = -1e30  # a score that no position has; −∞ would give NaN in differe
 class DecodeAttention:
     """Rotate, cache and attend for one token at `position`.
 
-    Pointers: projection float32 `[stride]`, cosines, sines, keys, values; partial `[workers, heads, head_dim]`;
-    statistics `[workers, heads, 2]`: largest score, sum of weights.
+    Pointers: projection float32 `[stride]`, cosines, sines, keys, values;
+    partial `[workers, heads, head_dim]`; statistics `[workers, heads, 2]`: largest score, sum of weights.
     """
 
     heads: Heads
@@ -106,7 +106,9 @@ class _Writer:
             self.views.rotate(tir.int32(0), offset, self.frame.position, sink)
         return query
 
-    def scores(self, query: list[Expression], kv_head: Expression, block: Expression, width: int) -> list[Expression]:
+    def scores(
+        self, query: list[Expression], kv_head: Expression, block: Expression, width: int
+    ) -> list[Expression]:
         """Scores of a block's 16 positions for each head; positions beyond the token are `LOWEST`."""
         size = self.heads.head_dim
         unroll = 4 if size % 4 == 0 else 2
@@ -139,7 +141,7 @@ class _Writer:
     def softmax(
         self, scores: list[Expression], largest: Expression, total: Expression, output: list[Expression]
     ) -> Expression:
-        """Online softmax (Milakov and Gimelshein 2018): rescale what was summed so far; weights `[width, 16]`."""
+        """Online softmax (Milakov and Gimelshein 2018): rescale the sums so far; weights `[width, 16]`."""
         heads = self.heads
         weights = tir.local((len(scores), LANES))
         for row, score in enumerate(scores):
@@ -154,7 +156,9 @@ class _Writer:
                 tir.store(output[row], [vector, 0], value)
         return weights
 
-    def accumulate(self, weights: Expression, kv_head: Expression, block: Expression, output: list[Expression]) -> None:
+    def accumulate(
+        self, weights: Expression, kv_head: Expression, block: Expression, output: list[Expression]
+    ) -> None:
         """Add the block's weighted values; rows beyond the token are never read."""
         heads = self.heads
         width = int(weights.shape[0])
@@ -166,7 +170,9 @@ class _Writer:
                 for row in range(width):
                     factor = tir.spread(weights[row, row_in_block], heads.lanes)
                     running = tir.load(output[row], [vector, 0], heads.lanes)
-                    tir.store(output[row], [vector, 0], tir.fused_multiply_add(value, factor, running, heads.lanes))
+                    tir.store(
+                        output[row], [vector, 0], tir.fused_multiply_add(value, factor, running, heads.lanes)
+                    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,12 @@ class CombineAttention:
             tir.store(result, [frame.worker, column], tir.float32(0.0))
 
     def head(
-        self, frame: KernelFrame, head: Expression, partial: Expression, statistics: Expression, result: Expression
+        self,
+        frame: KernelFrame,
+        head: Expression,
+        partial: Expression,
+        statistics: Expression,
+        result: Expression,
     ) -> None:
         """One query head."""
         heads = self.heads
@@ -219,4 +230,6 @@ class CombineAttention:
         inverse = tir.bind(tir.float32(1.0) / total[0])
         for vector in range(heads.head_dim // heads.lanes):
             at = [frame.worker, head * tir.int32(heads.head_dim) + tir.int32(vector * heads.lanes)]
-            tir.store(result, at, tir.load(output, [vector, 0], heads.lanes) * tir.spread(inverse, heads.lanes))
+            tir.store(
+                result, at, tir.load(output, [vector, 0], heads.lanes) * tir.spread(inverse, heads.lanes)
+            )

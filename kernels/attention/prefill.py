@@ -1,7 +1,7 @@
-"""Attention of many tokens: causal flash attention (Dao et al. 2022; loop order of Dao 2023), no N × N buffer.
+"""Attention of many tokens: causal flash attention (Dao et al. 2022; loops as Dao 2023), no N × N buffer.
 
-1. a tile of queries goes over blocks of 64 positions with an online softmax; blocks above the diagonal are skipped;
-2. scores and outputs are register-tiled products: a vector of 16 positions (or of 16 components) times scalars;
+1. a tile of queries goes over blocks of 64 positions with an online softmax, none above the diagonal;
+2. scores and outputs are register-tiled products: a vector of 16 positions (or components) times scalars;
 3. tiles of one head are dealt to the workers in turn, which balances the triangle.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.attention.cache import BLOCK, CacheViews, Heads
+from intaglio.kernels.attention.cache import BLOCK, Heads
 from intaglio.kernels.attention.decode import LOWEST
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
@@ -20,7 +20,7 @@ from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
 @dataclass(frozen=True)
 class PrefillAttention:
-    """Attend for `count` tokens from `position` on, whose queries are rotated and scaled and whose keys are cached.
+    """Attend for `count` tokens from `position` on: queries are rotated and scaled, keys and values cached.
 
     Pointers: projection float32 `[count, heads.stride]`, keys, values, result float32 `[count, stride]`.
     """
@@ -83,7 +83,9 @@ class _Writer:
             for vector in range(self.vectors):
                 tir.store(self.output[row], [vector * self.heads.lanes], tir.zeros(self.heads.lanes))
 
-    def scores(self, head: Expression, kv_head: Expression, row: Expression, first: Expression, pair: int) -> None:
+    def scores(
+        self, head: Expression, kv_head: Expression, row: Expression, first: Expression, pair: int
+    ) -> None:
         """Scores of the tile against 32 positions, masked, into `weights`."""
         sums = [tir.local((2, LANES)) for _ in range(self.rows)]
         for index in range(self.rows):
@@ -92,7 +94,8 @@ class _Writer:
         block = tir.bind(tirx.floordiv(first, tir.int32(LANES)) + tir.int32(pair))
         with T.serial(self.heads.head_dim) as component:
             keys = [
-                tir.bind(tir.load(self.keys, [kv_head, block + tir.int32(part), component, 0])) for part in range(2)
+                tir.bind(tir.load(self.keys, [kv_head, block + tir.int32(part), component, 0]))
+                for part in range(2)
             ]
             for index in range(self.rows):
                 at = [row + tir.int32(index), head * tir.int32(self.heads.head_dim) + component]
@@ -106,21 +109,21 @@ class _Writer:
             for index in range(self.rows):
                 own = self.frame.position + row + tir.int32(index)
                 score = tirx.Select(
-                    positions <= tir.spread(own), tir.load(sums[index], [part, 0]), tir.spread(tir.float32(LOWEST))
+                    positions <= tir.spread(own),
+                    tir.load(sums[index], [part, 0]),
+                    tir.spread(tir.float32(LOWEST)),
                 )
                 tir.store(self.weights[index], [(pair + part) * LANES], score)
 
     def softmax(self, row: int) -> None:
-        """Online softmax of one row's block: scores become weights; the output's shrinking is left in `shrink`."""
+        """Online softmax of one row's block: scores become weights; `shrink` gets the output's factor."""
         starts = range(0, BLOCK, LANES)
         peak = tir.load(self.weights[row], [0])
         for start in starts[1:]:
             peak = tirx.Max(peak, tir.load(self.weights[row], [start]))
         peak = tir.bind(tirx.Max(self.largest[row], tir.max_lanes(peak)))
         shrink = tir.bind(tir.exponential(self.largest[row] - peak, 1))
-        parts = [
-            tir.exponential(tir.load(self.weights[row], [start]) - tir.spread(peak)) for start in starts
-        ]
+        parts = [tir.exponential(tir.load(self.weights[row], [start]) - tir.spread(peak)) for start in starts]
         for start, part in zip(starts, parts, strict=True):
             tir.store(self.weights[row], [start], part)
         total = tir.sum_lanes((parts[0] + parts[1]) + (parts[2] + parts[3]))

@@ -27,4 +27,5 @@ def causal_attention(q: Array, k: Array, v: Array, position: int) -> Array:
     visible = np.arange(k.shape[1])[None] <= position + np.arange(tokens)[:, None]
     scores = np.where(visible, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=2, keepdims=True))
-    return weights / weights.sum(axis=2, keepdims=True) @ v
+    mixed: Array = weights / weights.sum(axis=2, keepdims=True) @ v
+    return mixed

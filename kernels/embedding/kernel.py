@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -16,7 +16,8 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 class QuantizedEmbedding:
     """`result[i] = dequantised row tokens[i]`.
 
-    Pointers: codes, scales (, minima), tokens int32 `[count]`, result float32 `[count, stride]`, padding set to zero.
+    Pointers: codes, scales (, minima), tokens int32 `[count]`, result float32 `[count, stride]`; padding is
+    set to zero.
     """
 
     weight: QuantizedWeight
@@ -77,7 +78,7 @@ class _QuantizedWriter:
 
 @dataclass(frozen=True)
 class FloatEmbedding:
-    """`result[i] = row tokens[i]`. Pointers: weight, tokens int32 `[count]`, result float32 `[count, stride]`."""
+    """`result[i] = row tokens[i]`; pointers: weight, tokens int32 `[count]`, result `[count, stride]`."""
 
     weight: FloatWeight
     stride: int

@@ -1,15 +1,15 @@
 """Quantised weights × float32 activations, for layers whose activations must not be rounded.
 
-With x unquantised a group contributes s (Σ u x − offset · Σx) + m · Σx, where u are the codes. The vector kernel
-accumulates Σ u x per group, codes turned to float32 in registers; the matrix kernel turns a panel of 32 rows into float32
-once, and multiplies it with all tokens.
+With x unquantised a group contributes s (Σ u x − offset · Σx) + m · Σx, where u are the codes. The vector
+kernel accumulates Σ u x per group, codes turned to float32 in registers; the matrix kernel turns a panel of
+32 rows into float32 once, and multiplies it with all tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -24,8 +24,8 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 class DequantizedMatrixVector:
     """`result[rows] = x Wᵀ` for one float32 token.
 
-    `tokens` says where it is: "own", each worker has its copy in its row of activation; "shared", it is row 0.
-    Pointers: codes, scales (, minima), activation float32 `[workers, activation_stride]`, result float32.
+    `tokens` says where it is: "own", each worker has its copy in its row of activation; "shared", it is row
+    0. Pointers: codes, scales (, minima), activation float32 `[workers, activation_stride]`, result float32.
     """
 
     weight: QuantizedWeight
@@ -114,8 +114,9 @@ class _VectorWriter:
 class DequantizedMatrixMatrix:
     """`result[token, rows] = x Wᵀ` for `count` float32 tokens.
 
-    Pointers: codes, scales (, minima), activation float32 `[tokens, activation_stride]`, panel (scratch, float32)
-    `[workers, columns · 32]`, result float32 `[tokens, result_stride]`. Token buffers hold `PADDING` tokens more than `count`.
+    Pointers: codes, scales (, minima), activation float32 `[tokens, activation_stride]`, panel (scratch,
+    float32) `[workers, columns · 32]`, result float32 `[tokens, result_stride]`. Token buffers hold `PADDING`
+    tokens more than `count`.
     """
 
     weight: QuantizedWeight
@@ -185,7 +186,8 @@ class _MatrixWriter:
                 tir.store(total, [row, part, 0], tir.zeros())
         with T.serial(self.kernel.weight.columns) as column:
             weights = [
-                tir.bind(tir.load(self.unpacked, [self.frame.worker, column, part, 0])) for part in range(blocks)
+                tir.bind(tir.load(self.unpacked, [self.frame.worker, column, part, 0]))
+                for part in range(blocks)
             ]
             for row in range(self.tile):
                 activation = tir.spread(tir.bind(self.activation[token + tir.int32(row), column]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -17,15 +17,16 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 PREFETCH_BYTES = 4096
 TOKENS = 6  # per tile of the matrix-matrix kernel, at most `PADDING`
-PADDING = 8  # token buffers must have room for this many tokens more than `count`: the last tile is computed whole
+PADDING = 8  # tokens that buffers have room for beyond `count`: the last tile is computed whole
 
 
 @dataclass(frozen=True)
 class FloatLinear:
     """`result[token, rows] = x Wᵀ` for `count` tokens ("all"), or for one.
 
-    `tokens` says where that one is: "own", each worker has its copy in its row of activation; "shared", it is row 0.
-    Pointers: weight, activation float32 `[tokens, activation_stride]`, result float32 `[tokens, result_stride]`.
+    `tokens` says where that one is: "own", each worker has its copy in its row of activation; "shared", it is
+    row 0. Pointers: weight, activation float32 `[tokens, activation_stride]`,
+    result float32 `[tokens, result_stride]`.
     """
 
     weight: FloatWeight

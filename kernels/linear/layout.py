@@ -1,27 +1,30 @@
 """How the weights of a linear layer lie in memory: blocks of 16 output rows, one row per vector lane.
 
-Quantised codes, `[blocks, columns / 8, 16 rows, 4 bytes]` for 4 bits: a 64-byte line holds 8 columns of 16 rows; byte c of
-a row has column c in its low and column c + 4 in its high nibble. For 8 bits a line holds 4 columns. Scales and minima are
-`[blocks, columns / group, 16]`. Floating-point weights are `[blocks, columns, 16]`; bfloat16 comes in pairs of columns,
-`[blocks, columns / 2, 16, 2]`. Rows are padded to a multiple of 16 by zero weights.
+Quantised codes, `[blocks, columns / 8, 16 rows, 4 bytes]` for 4 bits: a 64-byte line holds 8 columns of 16
+rows; byte c of a row has column c in its low and column c + 4 in its high nibble. For 8 bits a line holds 4
+columns. Scales and minima are `[blocks, columns / group, 16]`. Floating-point weights are
+`[blocks, columns, 16]`; bfloat16 comes in pairs of columns, `[blocks, columns / 2, 16, 2]`. Rows are padded
+to a multiple of 16 by zero weights.
 
-With `interleave = 2` the rows are two halves (gate, up), each padded, and blocks alternate between them, so that a kernel
-has both halves of a gated unit at hand.
+With `interleave = 2` the rows are two halves (gate, up), each padded, and blocks alternate between them, so
+that a kernel has both halves of a gated unit at hand.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 16  # per block
+Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """Layout of a weight `scale · (code − offset) + minimum`, one scale (and minimum) per group of columns."""
+    """Layout of a weight `scale · (code − offset) + minimum`, scales and minima per group of columns."""
 
     rows: int
     columns: int
@@ -104,7 +107,7 @@ def padded_rows(rows: int, interleave: int = 1) -> int:
     return interleave * (-(-part // ROWS) * ROWS)
 
 
-def block_rows(array: NDArray[np.generic], interleave: int) -> NDArray[np.generic]:
+def block_rows(array: NDArray[Element], interleave: int) -> NDArray[Element]:
     """`[rows, x]` → `[blocks, 16, x]`: parts padded by zeros, then interleaved block by block."""
     rows, width = array.shape
     part = rows // interleave
@@ -119,10 +122,10 @@ def pack_codes(codes: NDArray[np.uint8], layout: QuantizedWeight) -> NDArray[np.
     """Unsigned codes `[rows, columns]`, one per byte → packed bytes, flat."""
     blocks = block_rows(codes, layout.interleave)
     if layout.bits == 8:
-        lines = blocks.reshape(layout.blocks, ROWS, -1, 4)
+        lines: NDArray[np.uint8] = blocks.reshape(layout.blocks, ROWS, -1, 4)
     else:
         halves = blocks.reshape(layout.blocks, ROWS, -1, 2, 4)
-        lines = halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)
+        lines = halves[:, :, :, 0] | (halves[:, :, :, 1] << np.uint8(4))
     packed: NDArray[np.uint8] = np.ascontiguousarray(lines.swapaxes(1, 2), np.uint8).reshape(-1)
     return packed
 

@@ -1,4 +1,4 @@
-"""Quantised matrix × many vectors: prefill. The floor is the products over the machine's peak of 8-bit dot products.
+"""Quantised matrix × many vectors: prefill. The floor is the machine's peak of 8-bit dot products.
 
 1. a panel of 32 rows of the weight is unpacked to bytes once and used for all tokens;
 2. tiles of tokens × 32 rows are accumulated in registers: integers within a group, float32 across groups;
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -17,7 +17,7 @@ from intaglio.kernels.linear import quantized
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
-PADDING = 8  # token buffers must have room for this many tokens more than `count`: the last tile is computed whole
+PADDING = 8  # tokens that buffers have room for beyond `count`: the last tile is computed whole
 
 
 def tile_tokens(instructions: Instructions) -> int:
@@ -29,9 +29,9 @@ def tile_tokens(instructions: Instructions) -> int:
 class QuantizedMatrixMatrix:
     """`result[token, rows] = x Wᵀ` for `count` quantised tokens.
 
-    Pointers: codes, scales (, minima), activation int8 `[tokens, columns]`, activation_scales and activation_sums
-    `[tokens, columns / activation_group]`, panel (scratch) `[workers, columns · 32]` bytes, result float32
-    `[tokens, result_stride]`. Token buffers hold `PADDING` tokens more than `count`.
+    Pointers: codes, scales (, minima), activation int8 `[tokens, columns]`, activation_scales and
+    activation_sums `[tokens, columns / activation_group]`, panel (scratch) `[workers, columns · 32]` bytes,
+    result float32 `[tokens, result_stride]`. Token buffers hold `PADDING` tokens more than `count`.
     """
 
     weight: QuantizedWeight
@@ -104,7 +104,9 @@ class _Writer:
         with T.serial(self.kernel.weight.columns // self.kernel.activation_group) as group:
             self.group(token, block, blocks, group, total)
         for row in range(self.tokens):
-            self.write(token + tir.int32(row), block, [tir.load(total, [row, part, 0]) for part in range(blocks)])
+            self.write(
+                token + tir.int32(row), block, [tir.load(total, [row, part, 0]) for part in range(blocks)]
+            )
 
     def group(
         self, token: Expression, block: Expression, blocks: int, group: Expression, total: Expression
@@ -121,7 +123,9 @@ class _Writer:
         at = [block + tir.int32(part) for part in range(blocks)]
         scales = [tir.bind(quantized.group_vector(self.streams.scales, one, weight_group)) for one in at]
         minima = self.streams.minima
-        lows = [] if minima is None else [tir.bind(quantized.group_vector(minima, one, weight_group)) for one in at]
+        lows = []
+        if minima is not None:
+            lows = [tir.bind(quantized.group_vector(minima, one, weight_group)) for one in at]
         for row in range(self.tokens):
             factor = tir.bind(self.activation.scales[token + tir.int32(row), group])
             low_factor = tir.bind(factor * sums[row].astype("float32"))
@@ -140,7 +144,9 @@ class _Writer:
         step = next(size for size in (8, 4, 2, 1) if words % size == 0)
         with T.serial(words // step) as outer:
             for inner in range(step):
-                self.multiply_word(token, blocks, first_word + outer * tir.int32(step) + tir.int32(inner), partial)
+                self.multiply_word(
+                    token, blocks, first_word + outer * tir.int32(step) + tir.int32(inner), partial
+                )
 
     def multiply_word(self, token: Expression, blocks: int, word: Expression, partial: Expression) -> None:
         """Four columns."""
@@ -160,10 +166,17 @@ class _Writer:
         """The epilogue for one token."""
         if self.kernel.epilogue == "swiglu":
             gate, up = sums
-            at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
+            at = [
+                token,
+                tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset),
+            ]
             gate = tir.bind(gate)
             tir.store(self.result, at, gate * tir.logistic(gate) * up)
             return
         for part, value in enumerate(sums):
             at = [token, (block + tir.int32(part)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
-            tir.store(self.result, at, value if self.kernel.epilogue == "store" else tir.load(self.result, at) + value)
+            tir.store(
+                self.result,
+                at,
+                value if self.kernel.epilogue == "store" else tir.load(self.result, at) + value,
+            )

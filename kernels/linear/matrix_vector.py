@@ -1,7 +1,7 @@
 """Quantised matrix × one vector: decoding. The floor is the bytes of the weight over the memory's bandwidth.
 
-1. one stream of weights per worker, blocks of 16 rows one after another: several streams at once are slower cold;
-2. software prefetch a few kilobytes ahead, of codes and of scales: 80 to 89 % of the bandwidth becomes 90 % and more;
+1. one stream of weights per worker, a block of 16 rows after the other: several at once are slower cold;
+2. software prefetch a few kilobytes ahead, of codes and scales: 80 to 89 % of the bandwidth grow to 90;
 3. epilogues (residual add, SwiGLU) spare a pass over the result.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -36,7 +36,11 @@ class QuantizedMatrixVector:
     @property
     def pointers(self) -> dict[str, str]:
         """Pointer arguments in order."""
-        return {**quantized.weight_pointers(self.weight), **quantized.ACTIVATION_POINTERS, "result": "float32"}
+        return {
+            **quantized.weight_pointers(self.weight),
+            **quantized.ACTIVATION_POINTERS,
+            "result": "float32",
+        }
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
@@ -56,7 +60,8 @@ class _Writer:
         self.activation = quantized.activation_views(
             frame, weight.columns, kernel.activation_group, frame.workers
         )
-        self.result = frame.buffer("result", (kernel.result_offset + weight.blocks // weight.interleave * ROWS,), "float32")
+        columns = kernel.result_offset + weight.blocks // weight.interleave * ROWS
+        self.result = frame.buffer("result", (columns,), "float32")
 
     def write(self, unit: Expression) -> None:
         """One unit: a block of rows, or a gate and an up block."""
@@ -86,10 +91,12 @@ class _Writer:
         activation_sum = tir.bind(self.activation.sums[worker, group])
         accumulator = quantized.start(weight, activation_sum)
         for line in range(width // weight.chunk):
-            accumulator = self.line(block, group * tir.int32(width // weight.chunk) + tir.int32(line), accumulator)
+            at = group * tir.int32(width // weight.chunk) + tir.int32(line)
+            accumulator = self.line(block, at, accumulator)
         weight_group = tir.bind(tirx.floordiv(group * tir.int32(width), tir.int32(weight.group)))
         activation_scale = tir.bind(self.activation.scales[worker, group])
-        scale = quantized.group_vector(self.streams.scales, block, weight_group) * tir.spread(activation_scale)
+        scale = quantized.group_vector(self.streams.scales, block, weight_group)
+        scale = scale * tir.spread(activation_scale)
         total = tir.fused_multiply_add(accumulator.astype("float32x16"), scale, total)
         self.prefetch_groups(block, weight_group)
         if self.streams.minima is None:
@@ -117,4 +124,3 @@ class _Writer:
         tir.prefetch(self.streams.scales, [block, weight_group, ahead])
         if self.streams.minima is not None:
             tir.prefetch(self.streams.minima, [block, weight_group, ahead])
-

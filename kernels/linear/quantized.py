@@ -71,7 +71,9 @@ class ActivationViews:
 ACTIVATION_POINTERS = {"activation": "int32", "activation_scales": "float32", "activation_sums": "int32"}
 
 
-def activation_views(frame: KernelFrame, columns: int, group: int, tokens: Expression | int) -> ActivationViews:
+def activation_views(
+    frame: KernelFrame, columns: int, group: int, tokens: Expression | int
+) -> ActivationViews:
     """Views of the quantised activations in `frame`."""
     groups = columns // group
     return ActivationViews(

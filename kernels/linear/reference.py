@@ -26,4 +26,5 @@ def linear(x: Array, weight: Array) -> Array:
 def linear_swiglu(x: Array, weight: Array) -> Array:
     """The two halves of the rows as gate and up: silu(gate) · up, `[tokens, rows / 2]`."""
     gate, up = np.split(linear(x, weight), 2, axis=1)
-    return gate / (1 + np.exp(-gate)) * up
+    result: Array = gate / (1 + np.exp(-gate)) * up
+    return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -16,9 +16,9 @@ from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 class QuantizeActivation:
     """`codes = round(x · 127 / max|x|)` per group, halves to even; a group of zeros has scale 0.
 
-    `rows` says whose rows: "all" shares `count` rows among the workers; "own" has a row per worker on both sides;
-    "shared" reads row 0 and gives every worker its own copy, which spares a barrier. Pointers: x `[rows, stride]`,
-    codes int8 `[rows, columns]`, scales float32 and sums int32 `[rows, columns / group]`.
+    `rows` says whose rows: "all" shares `count` rows among the workers; "own" has a row per worker on both
+    sides; "shared" reads row 0 and gives every worker its own copy, which spares a barrier. Pointers: x
+    `[rows, stride]`, codes int8 `[rows, columns]`, scales float32 and sums int32 `[rows, columns / group]`.
     """
 
     columns: int

@@ -14,7 +14,11 @@ def quantize_activation(x: Array, group: int) -> tuple[NDArray[np.int8], Array, 
     largest = np.abs(groups).max(axis=2)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     codes = np.rint(groups * inverse[:, :, None]).astype(np.int8)
-    return codes.reshape(x.shape), largest * np.float32(1 / 127), codes.astype(np.int32).sum(axis=2, dtype=np.int32)
+    return (
+        codes.reshape(x.shape),
+        largest * np.float32(1 / 127),
+        codes.astype(np.int32).sum(axis=2, dtype=np.int32),
+    )
 
 
 def dequantize_activation(codes: NDArray[np.int8], scales: Array) -> NDArray[np.float64]:

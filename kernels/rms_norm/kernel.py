@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.tirx.script.builder import ir as T  # noqa: N812
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -15,9 +15,9 @@ from intaglio.kernels.tir import LANES, Expression, KernelFrame
 class RmsNorm:
     """`result = x / √(mean x² + epsilon) · weight`.
 
-    With `last`, every worker normalises the last of `count` tokens into its own row of result `[workers, stride]`;
-    otherwise the workers share the `count` rows. Pointers: x `[count, stride]`, weight `[stride]`, result; the padding
-    of x and weight is zero, and so is the result's.
+    With `last`, every worker normalises the last of `count` tokens into its own row of result
+    `[workers, stride]`; otherwise the workers share the `count` rows. Pointers: x `[count, stride]`, weight
+    `[stride]`, result; the padding of x and weight is zero, and so is the result's.
     """
 
     columns: int
@@ -42,7 +42,9 @@ class RmsNorm:
         else:
             frame.each_own(frame.count, lambda row: self.row(x, weight, result, row, row))
 
-    def row(self, x: Expression, weight: Expression, result: Expression, source: Expression, to: Expression) -> None:
+    def row(
+        self, x: Expression, weight: Expression, result: Expression, source: Expression, to: Expression
+    ) -> None:
         """Normalise row `source` of x into row `to` of result."""
         squares = tir.local((LANES,))
         tir.store(squares, [0], tir.zeros())

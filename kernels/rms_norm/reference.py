@@ -10,4 +10,5 @@ Array = NDArray[np.float64]
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     """`[tokens, columns]` → the same shape: `x / √(mean x² + epsilon) · weight`."""
-    return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + epsilon) * weight
+    result: Array = x / np.sqrt((x * x).mean(axis=1, keepdims=True) + epsilon) * weight
+    return result

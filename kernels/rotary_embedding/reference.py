@@ -1,4 +1,4 @@
-"""Rotary embedding, naively, in float64 (Su et al. 2021), halves rotated against each other as in GPT-NeoX."""
+"""Rotary embedding, naively, in float64 (Su et al. 2021): halves rotated against each other, as GPT-NeoX."""
 
 from __future__ import annotations
 

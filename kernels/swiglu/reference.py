@@ -10,4 +10,5 @@ Array = NDArray[np.float64]
 
 def swiglu(gate: Array, up: Array) -> Array:
     """silu(gate) · up, elementwise."""
-    return gate / (1 + np.exp(-gate)) * up
+    result: Array = gate / (1 + np.exp(-gate)) * up
+    return result

@@ -12,7 +12,7 @@ import pytest
 
 from intaglio.backends.tvm import codegen
 from intaglio.backends.tvm.library import Library
-from intaglio.backends.tvm.program import KernelCode
+from intaglio.backends.tvm.program import ROW, KernelCode
 from intaglio.cost_models import NAMED_TARGETS, Target
 
 
@@ -34,33 +34,57 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-class Runner:
-    """Builds one kernel and runs it."""
+class Builder:
+    """Builds every kernel once in a session, whatever tests run it on."""
 
-    def __init__(self, target: Target, folder: Path) -> None:
-        self.target, self.folder, self.built = target, folder, 0
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runtimes: dict[Target, Path] = {}
+        self.libraries: dict[tuple[Target, Any], Path] = {}
 
-    def __call__(
-        self, kernel: Any, buffers: dict[str, np.ndarray], *, count: int = 1, position: int = 0, workers: int = 1
+    def library(self, target: Target, kernel: Any) -> Path:
+        if (target, kernel) not in self.libraries:
+            path = self.folder / f"kernel{len(self.libraries)}.so"
+            code = KernelCode(type(kernel).__name__, dataclasses.asdict(kernel))
+            codegen.generate((code,), target, path.with_suffix(".o"))
+            codegen.link((path.with_suffix(".o"), self.runtime(target)), path)
+            self.libraries[target, kernel] = path
+        return self.libraries[target, kernel]
+
+    def runtime(self, target: Target) -> Path:
+        if target not in self.runtimes:
+            path = self.folder / f"runtime{len(self.runtimes)}.o"
+            codegen.build_runtime(target, path)
+            self.runtimes[target] = path
+        return self.runtimes[target]
+
+
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def run_kernel(builder: Builder, target: Target) -> Callable[..., dict[str, np.ndarray]]:
+    """`run_kernel(kernel, buffers, count=…, position=…, workers=…)` → the buffers afterwards."""
+
+    def run(
+        kernel: Any,
+        buffers: dict[str, np.ndarray],
+        *,
+        count: int = 1,
+        position: int = 0,
+        workers: int = 1,
     ) -> dict[str, np.ndarray]:
-        self.built += 1
-        path = self.folder / f"kernel{self.built}.so"
-        code = KernelCode(type(kernel).__name__, dataclasses.asdict(kernel))
-        codegen.generate((code,), self.target, path.with_suffix(".o"))
-        codegen.link(path.with_suffix(".o"), self.target, path)
         arrays = {name: aligned(buffers[name]) for name in kernel.pointers}
-        table = np.zeros((1, codegen.ROW), np.int64)
+        table = np.zeros((1, ROW), np.int64)
         table[0, 2 : 2 + len(arrays)] = [array.ctypes.data for array in arrays.values()]
-        library = Library(path, workers)
+        library = Library(builder.library(target, kernel), workers)
         library.run(table, count, position)
         library.close()
         return arrays
 
-
-@pytest.fixture
-def run_kernel(target: Target, tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """`run_kernel(kernel, buffers, count=…, position=…, workers=…)` → the buffers afterwards."""
-    return Runner(target, tmp_path)
+    return run
 
 
 @pytest.fixture

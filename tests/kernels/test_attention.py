@@ -18,7 +18,9 @@ CAPACITY = 256
 class Case:
     """Random projections of `tokens` tokens after `position` others, and what must come out."""
 
-    def __init__(self, sizes: tuple[int, int, int], position: int, tokens: int, random: np.random.Generator) -> None:
+    def __init__(
+        self, sizes: tuple[int, int, int], position: int, tokens: int, random: np.random.Generator
+    ) -> None:
         heads, kv_heads, size = sizes
         self.stride = -(-(heads + 2 * kv_heads) * size // 16) * 16
         self.heads = Heads(heads, kv_heads, size, CAPACITY, self.stride)
@@ -29,11 +31,15 @@ class Case:
         cosine, sine = self.cosine[:everything].astype(np.float64), self.sine[:everything].astype(np.float64)
         q, k = (rotate(part.swapaxes(0, 1), cosine, sine) for part in (q, k))
         self.k, self.v = k, v.swapaxes(0, 1)
-        self.expected = causal_attention(q[:, position:], k, self.v, position).swapaxes(0, 1).reshape(tokens, -1)
+        self.expected = (
+            causal_attention(q[:, position:], k, self.v, position).swapaxes(0, 1).reshape(tokens, -1)
+        )
         self.rotated = q[:, position:] / np.sqrt(size)
         self.projection = np.full((tokens + 8, self.stride), np.nan, np.float32)
         self.projection[:tokens, : rows[0].size] = rows[position:].reshape(tokens, -1)
-        self.cache = {name: np.full(kv_heads * CAPACITY * size, np.nan, np.float32) for name in ("keys", "values")}
+        self.cache = {
+            name: np.full(kv_heads * CAPACITY * size, np.nan, np.float32) for name in ("keys", "values")
+        }
         self.fill(position)
 
     def fill(self, positions: int) -> None:
@@ -61,7 +67,9 @@ def test_decode(sizes, position, run_kernel, random, nan):
     parts = {"partial": nan(workers, heads, size), "statistics": nan(workers, heads, 2)}
     done = run_kernel(DecodeAttention(case.heads), case.buffers | parts, position=position, workers=workers)
     keys, values = case.views(done)
-    np.testing.assert_allclose(keys[:, position // 16, :, position % 16], case.k[:, position], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        keys[:, position // 16, :, position % 16], case.k[:, position], rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_array_equal(values[:, position], case.v[:, position].astype(np.float32))
     stride = -(-heads * size // 16) * 16
     combine = CombineAttention(case.heads, stride)
@@ -80,7 +88,9 @@ def test_prefill(sizes, position, tokens, run_kernel, random, nan):
     np.testing.assert_allclose(rotated, case.rotated.swapaxes(0, 1), rtol=1e-5, atol=1e-6)
     stride = -(-sizes[0] * sizes[2] // 16) * 16
     kernel = PrefillAttention(case.heads, stride)
-    result = run_kernel(kernel, {**done, "result": nan(tokens + 8, stride)}, count=tokens, position=position, workers=2)
+    result = run_kernel(
+        kernel, {**done, "result": nan(tokens + 8, stride)}, count=tokens, position=position, workers=2
+    )
     found = result["result"][:tokens, : sizes[0] * sizes[2]]
     np.testing.assert_allclose(found, case.expected, rtol=2e-5, atol=2e-6)
 

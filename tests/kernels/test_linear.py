@@ -130,11 +130,17 @@ def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
     x[:, :22] = 0
     x[:tokens, :21] = random.normal(size=(tokens, 21))
     stride = weight.blocks // parts * 16
-    before = random.normal(size=(tokens + 8, stride)).astype(np.float32) if epilogue == "add" else nan(tokens + 8, stride)
+    before = (
+        random.normal(size=(tokens + 8, stride)).astype(np.float32)
+        if epilogue == "add"
+        else nan(tokens + 8, stride)
+    )
     kernel = FloatLinear(weight, epilogue, 32, stride, "own" if tokens == 1 else "all")
     if dtype == "bfloat16":
         packed = packed.view(np.uint32)
-    found = run_kernel(kernel, {"weight": packed, "activation": x, "result": before}, count=tokens)["result"][:tokens]
+    found = run_kernel(kernel, {"weight": packed, "activation": x, "result": before}, count=tokens)["result"][
+        :tokens
+    ]
     exact = x[:tokens, :21].astype(np.float64), dense.astype(np.float64)
     expected = reference.linear_swiglu(*exact) if parts == 2 else reference.linear(*exact)
     if epilogue == "add":

@@ -21,7 +21,9 @@ def test_rms_norm(columns, stride, last, run_kernel, random, nan):
     x, weight = np.zeros((5, stride), np.float32), np.zeros(stride, np.float32)
     x[:, :columns], weight[:columns] = random.normal(size=(5, columns)) * 3, random.normal(size=columns)
     kernel = RmsNorm(columns, stride, 1e-5, last)
-    done = run_kernel(kernel, {"x": x, "weight": weight, "result": nan(2 if last else 5, stride)}, count=5, workers=2)
+    done = run_kernel(
+        kernel, {"x": x, "weight": weight, "result": nan(2 if last else 5, stride)}, count=5, workers=2
+    )
     expected = rms_norm(x[:, :columns].astype(np.float64), weight[:columns].astype(np.float64), 1e-5)
     if last:
         expected = np.repeat(expected[4:], 2, 0)
@@ -51,11 +53,16 @@ def test_quantize_activation(group, rows, run_kernel, random, nan):
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("minimum", [False, True])
 def test_quantized_embedding(bits, minimum, run_kernel, random, nan):
-    weight = layout.QuantizedWeight(35, 64, bits, 32, 0 if minimum else 2 ** (bits - 1), "float16" if minimum else "", "float16")
+    weight = layout.QuantizedWeight(
+        35, 64, bits, 32, 0 if minimum else 2 ** (bits - 1), "float16" if minimum else "", "float16"
+    )
     codes = random.integers(0, 2**bits, (35, 64)).astype(np.uint8)
     scale = random.random((35, 2)).astype(np.float16)
     low = random.normal(size=(35, 2)).astype(np.float16)
-    buffers = {"codes": layout.pack_codes(codes, weight), "scales": layout.pack_groups(scale, weight, "float16")}
+    buffers = {
+        "codes": layout.pack_codes(codes, weight),
+        "scales": layout.pack_groups(scale, weight, "float16"),
+    }
     if minimum:
         buffers["minima"] = layout.pack_groups(low, weight, "float16")
     tokens = np.array([34, 0, 17], np.int32)
