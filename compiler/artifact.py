@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,15 @@ class Manifest:
     target: dict[str, Any]  # as in `Target`
     plan: dict[str, Any]  # as in `Plan.to_json`
     workload: dict[str, Any]  # as in `Workload`
-    context: int  # tokens
     sites: tuple[dict[str, Any], ...]  # in the order in which they run
     account: Account  # what the passes did and declined
-    seconds: dict[str, float]  # by phase of the compilation
-    peak_memory_bytes: int  # anonymous, beyond what the imports took
-    files: dict[str, str]  # name → SHA-256
+    context: int = 0  # tokens
+    nodes: dict[str, str] = field(
+        default_factory=dict
+    )  # of the graph → the site that computes it, or nothing
+    seconds: dict[str, float] = field(default_factory=dict)  # by phase of the compilation
+    peak_memory_bytes: int = 0  # anonymous, beyond what the imports took
+    files: dict[str, str] = field(default_factory=dict)  # name → SHA-256
     format: int = FORMAT
 
     def to_json(self) -> str:

@@ -10,6 +10,8 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +76,9 @@ def compile(
     folder = temporary_folder("compile")
     from intaglio.compiler.pipeline import build
 
-    manifest = build(settings, Path(folder.name), progress)
-    return open_artifact(Path(folder.name), manifest, count, holder=folder)
+    with kept_on_success(folder):
+        manifest = build(settings, Path(folder.name), progress)
+        return open_artifact(Path(folder.name), manifest, count, holder=folder)
 
 
 def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
@@ -129,6 +132,16 @@ def temporary_folder(operation: str) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="intaglio-", ignore_cleanup_errors=True)
 
 
+@contextmanager
+def kept_on_success(folder: tempfile.TemporaryDirectory[str]) -> Iterator[None]:
+    """Remove `folder` at once where the work in it fails."""
+    try:
+        yield
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
 def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel:
     from intaglio.backends.tvm import Program, build_library
 
@@ -137,8 +150,8 @@ def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel
     target, holder = resolve_target("cpu"), temporary_folder("load")
     new = Path(holder.name)
     program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
-    build_library(program, target, new / LIBRARY)
-    with disk_errors("load", new):
+    with kept_on_success(holder), disk_errors("load", new):
+        build_library(program, target, new / LIBRARY)
         for name in kept:
             os.symlink(folder / name, new / name)
         changed = dataclasses.replace(manifest, target=json.loads(target.to_json()))

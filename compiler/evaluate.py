@@ -16,6 +16,7 @@ from intaglio.compiler.errors import OptionError
 from intaglio.compiler.generation import require_tokenizer
 from intaglio.compiler.session import DecoderSession
 from intaglio.compiler.texts import evaluation_text
+from intaglio.compiler.workload import is_count
 
 if TYPE_CHECKING:
     from intaglio.compiler.frontends.traced import Tokenizer
@@ -65,6 +66,8 @@ def evaluate(
     tokens: int | None = None,
 ) -> Evaluation:
     """Compare `session` with the model file `against`; see `CompiledModel.evaluate`."""
+    if tokens is not None and not is_count(tokens):
+        raise OptionError(f"evaluate: tokens={tokens!r}: give a whole number from 1, or None for all.")
     limit = DEFAULT_TOKENS if text is None and tokens is None else tokens
     ids = require_tokenizer(tokenizer).encode(evaluation_text() if text is None else text)[:limit]
     windows = list(cut(ids, session.capacity))

@@ -14,6 +14,7 @@ from intaglio.compiler.artifact import Manifest
 from intaglio.compiler.errors import OptionError
 
 NEAREST = 5
+NO_SITE = "  index arithmetic, which the runtime does itself"
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Explanation:
 
     def to_text(self) -> str:
         """For reading, a fact a line."""
-        return "\n".join([self.name, *self._lines()])
+        return "\n".join([self.name, *(self._lines() or [NO_SITE])])
 
     def __str__(self) -> str:
         return self.to_text()
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self) -> list[str]:
+        return list(self._facts())
+
+    def _facts(self) -> Iterator[str]:
         for site in self.sites:
             facts = "; ".join(
                 f"{key.replace('_', ' ')} {_value(one)}" for key, one in site.items() if key != "site"
@@ -53,13 +57,13 @@ class Explanation:
 def explain(manifest: Manifest, name: str) -> Explanation:
     """What the passes did and declined at `name`, or at what it became part of. Raises `OptionError`."""
     account: Account = manifest.account
-    homes = {name, *_merged_into(account, name)}
+    homes = {name, *_merged_into(account, name), manifest.nodes.get(name, name)}
     sites = tuple(one for one in manifest.sites if one["site"] in homes)
     # A stretch of the model, such as layers.3, is explained by all that lies in it.
     applied = tuple(one for one in account.applied if one.site in homes or _within(one.site, name))
     declined = tuple(one for one in account.declined if one.site in homes or _within(one.site, name))
     sites = sites or tuple(one for one in manifest.sites if _within(one["site"], name))
-    if not (sites or applied or declined):
+    if not (sites or applied or declined or name in manifest.nodes):
         raise OptionError(
             f"explain: there is no {name!r}; names near it: {', '.join(_near(manifest, name))}."
         )
@@ -71,7 +75,7 @@ def known_names(manifest: Manifest) -> list[str]:
     account = manifest.account
     names = [str(one["site"]) for one in manifest.sites]
     passes = [*(one.site for one in account.applied), *(one.site for one in account.declined)]
-    return sorted({*names, *passes})
+    return sorted({*names, *passes, *manifest.nodes})
 
 
 def certificate_text(certificate: CertificateEntry) -> str:

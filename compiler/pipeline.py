@@ -26,6 +26,7 @@ from intaglio.compiler.artifact import (
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends import Traced, trace
 from intaglio.compiler.ir import Dump
+from intaglio.compiler.membership import makers, members
 from intaglio.compiler.memory import PeakMemory
 from intaglio.compiler.progress import ProgressListener, Recorder
 from intaglio.compiler.settings import Settings
@@ -57,7 +58,9 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
             dump("quantize", treated.model)
 
         with step.phase("fuse"):
+            before = makers(treated.model.graph)
             fused = fuse(treated.model)
+            nodes = members(before, fused.model.graph)
             dump("fuse", fused.model)
 
         with step.phase("lower"):
@@ -72,10 +75,15 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
         with step.phase("code"):
             build_library(lowered.program, settings.target, folder / LIBRARY)
 
-    manifest = _manifest(settings, traced, lowered, context, (normalized, treated, fused))
-    measured = dataclasses.replace(manifest, seconds=step.seconds, peak_memory_bytes=memory.bytes)
+    manifest = dataclasses.replace(
+        _manifest(settings, traced, lowered, (normalized, treated, fused)),
+        context=context,
+        nodes=nodes,
+        seconds=step.seconds,
+        peak_memory_bytes=memory.bytes,
+    )
     with disk_errors("compile", folder):
-        return write_manifest(folder, measured)
+        return write_manifest(folder, manifest)
 
 
 class _Dump(Dump):
@@ -91,7 +99,7 @@ def _tokenizer_json(traced: Traced) -> str:
 
 
 def _manifest(
-    settings: Settings, traced: Traced, lowered: Lowered, context: int, results: Sequence[PassResult]
+    settings: Settings, traced: Traced, lowered: Lowered, results: Sequence[PassResult]
 ) -> Manifest:
     source = Source(str(traced.source.resolve()), traced.source_bytes, sha256(traced.source))
     return Manifest(
@@ -100,12 +108,8 @@ def _manifest(
         target=json.loads(settings.target.to_json()),
         plan=json.loads(settings.plan.to_json()),
         workload=dataclasses.asdict(settings.workload),
-        context=context,
         sites=tuple(_site(one) for one in lowered.sites),
         account=Account.of(results),
-        seconds={},
-        peak_memory_bytes=0,
-        files={},
     )
 
 

@@ -92,8 +92,11 @@ def resolve_plan(plan: str | Path | Plan | None) -> Plan:
 
 def resolve_threads(threads: int | None) -> int:
     """`threads`, or one for each core that this process may use. Raises `OptionError`."""
-    if threads is not None and not is_count(threads):
-        raise OptionError(f"threads={threads!r}: give a whole number from 1, or None for one per core.")
+    if threads is not None and not (is_count(threads) and threads <= available_cpus()):
+        raise OptionError(
+            f"threads={threads!r}: give a whole number from 1 to {available_cpus()}, the CPUs that this "
+            "process may use, or None for one per core."
+        )
     return threads or min(available_cpus(), psutil.cpu_count(logical=False) or available_cpus())
 
 

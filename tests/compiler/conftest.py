@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 
 import intaglio
-from intaglio.backends.tvm import Program
 from intaglio.compiler.cli import main
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import ContextLengthError
@@ -125,6 +124,8 @@ def compiled(artifact: Artifact) -> Iterator[CompiledModel]:
 @pytest.fixture
 def built_before(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Whoever builds the library of the tiny llama gets a copy of the one built; where to, is noted."""
+    from intaglio.backends.tvm import Program
+
     places: list[Path] = []
 
     def copy(program: Program, target: Target, path: Path) -> None:

@@ -125,6 +125,17 @@ def test_unknown_keywords_are_type_errors(compiled: CompiledModel) -> None:
 def test_every_site_is_explained(compiled: CompiledModel) -> None:
     for site in compiled.sites:
         assert compiled.explain(site).sites
+
+
+def test_every_node_is_explained(compiled: CompiledModel, artifact: Any) -> None:
+    _, model, _ = treated_graph(settings_of(compiled.manifest, artifact.source))
+    sites = {node.name: compiled.explain(str(node.name)).sites for node in model.graph}
+    assert sites["layers.1.post_attention_layernorm"][0]["site"] == "layers.1.mlp.gate_up_proj"
+    left = [name for name, found in sites.items() if not found]
+    assert len(left) < 10  # index arithmetic
+
+
+def test_a_merged_layer_is_explained(compiled: CompiledModel) -> None:
     found = compiled.explain("layers.1.self_attn.k_proj")
     assert "layers.1.self_attn.qkv_proj" in found.to_text()
 
@@ -165,6 +176,8 @@ def test_evaluation_takes_a_text_and_a_model(
         compiled.evaluate(text, against=tiny_gguf(vocabulary=301))
     with pytest.raises(intaglio.OptionError, match="too few"):
         compiled.evaluate("short")
+    with pytest.raises(intaglio.OptionError, match="tokens=-5"):
+        compiled.evaluate(text, tokens=-5)
 
 
 def test_a_saved_model_computes_the_same(compiled: CompiledModel, tmp_path: Path) -> None:
@@ -279,6 +292,16 @@ def test_what_cannot_be_compiled_is_refused(artifact: Any, tmp_path: Path) -> No
         intaglio.compile(artifact.source, target="cpu:aarch64")
     with pytest.raises(intaglio.OptionError, match="threads"):
         intaglio.compile(artifact.source, workload=WORKLOAD, threads=10_000)
+
+
+def test_a_model_without_tokenizer_runs_on_ids(
+    built_before: list[Path], tiny_gguf: Callable[..., Path]
+) -> None:
+    with intaglio.compile(tiny_gguf(tokenizer=False), workload=WORKLOAD, threads=1) as model:
+        result = model.generate([5, 6, 7], 4)
+        assert (result.text, len(result.tokens)) == ("", 4)
+        with pytest.raises(intaglio.IntaglioError, match="token ids instead of text"):
+            model.generate("hello")
 
 
 def test_the_manifest_is_plain_json(artifact: Any) -> None:

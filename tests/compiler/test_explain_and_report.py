@@ -47,6 +47,7 @@ MANIFEST = Manifest(
     context=256,
     sites=SITES,
     account=ACCOUNT,
+    nodes={"layers.0.input_layernorm": QKV.format(0), "steps": ""},
     seconds={"trace": 0.25, "code": 3.5},
     peak_memory_bytes=1_000_000,
     files={},
@@ -103,6 +104,11 @@ def test_a_stretch_is_explained_by_what_lies_in_it() -> None:
     found = explain(MANIFEST, "layers.1")
     assert [one["site"] for one in found.sites] == [QKV.format(1), DOWN.format(1)]
     assert len(found.applied) == 2
+
+
+def test_a_node_is_explained_by_the_site_that_computes_it() -> None:
+    assert [one["site"] for one in explain(MANIFEST, "layers.0.input_layernorm").sites] == [QKV.format(0)]
+    assert "index arithmetic" in explain(MANIFEST, "steps").to_text()
 
 
 def test_every_known_name_has_an_explanation() -> None:

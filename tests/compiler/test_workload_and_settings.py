@@ -95,6 +95,6 @@ def test_plans_of_all_kinds(tmp_path: Path) -> None:
 def test_threads() -> None:
     assert 1 <= resolve_threads(None) <= available_cpus()
     assert resolve_threads(1) == 1
-    for threads in (0, -1, 1.0, True):
+    for threads in (0, -1, 1.0, True, 10_000):
         with pytest.raises(OptionError, match="threads"):
             resolve_threads(threads)  # type: ignore[arg-type]
