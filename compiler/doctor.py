@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from intaglio.compiler.errors import IntaglioError
 from intaglio.compiler.settings import available_cpus
+from intaglio.cost_models import Target, resolve_target
 
 Status = Literal["ok", "note", "problem"]
 PYTHON = (3, 11)
@@ -34,9 +35,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings."""
+    """All findings, and the description of this machine as a target, if it can be one."""
 
     findings: tuple[Finding, ...]
+    target: Target | None = None
 
     @property
     def healthy(self) -> bool:
@@ -44,8 +46,10 @@ class Diagnosis:
         return all(one.status != "problem" for one in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The findings, and whether all is well."""
-        return {"healthy": self.healthy, "findings": [dataclasses.asdict(one) for one in self.findings]}
+        """The findings, whether all is well, and the target, as a file that `compile` takes describes it."""
+        target = None if self.target is None else dataclasses.asdict(self.target)
+        findings = [dataclasses.asdict(one) for one in self.findings]
+        return {"healthy": self.healthy, "target": target, "findings": findings}
 
     def to_text(self) -> str:
         """A line for each finding, and at the end what to do."""
@@ -57,8 +61,9 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything; nothing heavy is imported."""
-    parts = (_python(), *_packages(), _compiler(), _processor(), _memory(), _graphics())
-    return Diagnosis(tuple(parts))
+    processor, target = _processor()
+    parts = (_python(), *_packages(), _compiler(), processor, _memory(), _graphics())
+    return Diagnosis(parts, target)
 
 
 def _python() -> Finding:
@@ -119,15 +124,15 @@ def _compiler() -> Finding:
         return Finding("C compiler", "problem", str(error), "Install gcc or clang, or name one in CC.")
 
 
-def _processor() -> Finding:
-    from intaglio.cost_models import resolve_target
-
+def _processor() -> tuple[Finding, Target | None]:
     cpus = f"{platform.machine()}, {available_cpus()} CPUs for this process"
     try:
         target = resolve_target("cpu")
     except IntaglioError as error:
-        return Finding("processor", "problem", f"{cpus}: {error}", "Use an x86-64 with AVX2, or an aarch64.")
-    return Finding("processor", "ok", f"{cpus}; code for {target.cpu}, kernels: {target.instructions}")
+        remedy = "Use an x86-64 with AVX2, or an aarch64."
+        return Finding("processor", "problem", f"{cpus}: {error}", remedy), None
+    detail = f"{cpus}; code for {target.cpu}, kernels: {target.instructions}"
+    return Finding("processor", "ok", detail), target
 
 
 def _memory() -> Finding:

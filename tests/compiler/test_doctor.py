@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from intaglio.compiler.doctor import Diagnosis, Finding, check_requirement, diagnose
+from intaglio.cost_models import resolve_target
 
 
 def test_this_machine_is_looked_at() -> None:
@@ -16,6 +18,11 @@ def test_this_machine_is_looked_at() -> None:
     )
     assert found["numpy"].status == "ok"
     assert json.loads(json.dumps(diagnose().to_json()))["findings"]
+
+
+def test_the_target_it_prints_is_one_that_compile_takes(tmp_path: Path) -> None:
+    (tmp_path / "here.json").write_text(json.dumps(diagnose().to_json()["target"]))
+    assert resolve_target(tmp_path / "here.json") == resolve_target("cpu")
 
 
 def test_no_compiler_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
