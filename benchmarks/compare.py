@@ -21,29 +21,26 @@ from typing import Any
 from peers import PeerError, add_options, default_gguf, prepare, run_rival
 
 OURS = "intaglio"
-SHORT_PROMPT = 32  # tokens, as in peer_runs
 FIGURES = ("prefill", "decode_after_32", "decode_after_prefill")
-ROUNDS_INSIDE = 3  # of one rival's process
+ROUNDS_INSIDE = 3  # of one contestant's process
 
 Rates = dict[str, float]  # figure → tokens per second
 
 
-def bench(directory: Path, prefill: int, decode: int, threads: int) -> Rates:
+def run_ours(options: argparse.Namespace) -> Rates:
     """The tokens per second that `intaglio bench` reports."""
-    command = [str(Path(sys.executable).parent / "intaglio"), "bench", str(directory), "--json"]
-    for option, value in (("--prefill", prefill), ("--decode", decode), ("--threads", threads)):
-        command += [option, str(value)]
+    command = [str(Path(sys.executable).parent / "intaglio"), "bench", str(options.directory), "--json"]
+    for name in ("prefill", "decode", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    command += ["--rounds", str(ROUNDS_INSIDE)]
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:
         raise PeerError(f"intaglio bench: exit status {done.returncode}\n{done.stderr[-2000:]}")
     report = json.loads(done.stdout)
-    return {name: report[f"{name}_tokens_per_second"] for name in ("prefill", "decode")}
-
-
-def run_ours(options: argparse.Namespace) -> Rates:
-    long = bench(options.directory, options.prefill, options.decode, options.threads)
-    short = bench(options.directory, SHORT_PROMPT, options.decode, options.threads)
-    return dict(zip(FIGURES, (long["prefill"], short["decode"], long["decode"]), strict=True))
+    reported = ("prefill", "decode", "decode_after_prefill")
+    return {
+        figure: report[f"{name}_tokens_per_second"] for figure, name in zip(FIGURES, reported, strict=True)
+    }
 
 
 def run_theirs(options: argparse.Namespace, rival: str, forms: dict[str, str]) -> Rates:

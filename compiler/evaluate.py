@@ -89,7 +89,7 @@ def cut(tokens: Sequence[int], capacity: int) -> Iterator[list[int]]:
 def original_scorer(path: Path) -> Callable[[list[int]], Logits]:
     """The dequantised model in `path`: logits `[n, vocabulary]` of one forward pass in float32."""
     from intaglio.backends.reference import ReferenceSession
-    from intaglio.compiler.frontends import trace
+    from intaglio.compiler.frontends.tracing import trace
 
     session = ReferenceSession(trace(path).model, keep_constants=True)
 

@@ -24,7 +24,8 @@ from intaglio.compiler.artifact import (
     write_manifest,
 )
 from intaglio.compiler.folders import disk_errors
-from intaglio.compiler.frontends import Traced, trace
+from intaglio.compiler.frontends.traced import Traced
+from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.ir import Dump
 from intaglio.compiler.membership import makers, members
 from intaglio.compiler.memory import PeakMemory

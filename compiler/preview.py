@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.compiler.account import Account
-from intaglio.compiler.frontends import trace
+from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.settings import Settings
 from intaglio.passes.linears import find_linears
 from intaglio.passes.normalize import normalize

@@ -31,4 +31,7 @@ class DecoderSession(Protocol):
         """Append `tokens`; float32 logits `[vocabulary]` after the last one. Raises `ContextLengthError`."""
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each. Raises `ContextLengthError`."""
+        """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each.
+
+        Raises `ContextLengthError`.
+        """

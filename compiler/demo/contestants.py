@@ -86,7 +86,7 @@ def transformers_llama(gguf: Path) -> Any:
 def onnxruntime_session(setting: Setting, *, last_position_only: bool) -> DecoderSession:
     """The canonical decoder with float32 weights in onnxruntime; it copies its cache in every step."""
     from intaglio.backends.onnxruntime import OnnxRuntimeSession
-    from intaglio.compiler.frontends import trace
+    from intaglio.compiler.frontends.tracing import trace
     from intaglio.compiler.reference_session import GraphSession
     from intaglio.passes.normalize import normalize
     from intaglio.passes.quantize import Treatment, apply_treatments

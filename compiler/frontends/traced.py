@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import onnx_ir as ir
+if TYPE_CHECKING:
+    import onnx_ir as ir  # half a second that reading a tokenizer does without
 
 
 class Tokenizer(Protocol):

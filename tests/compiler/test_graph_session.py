@@ -11,7 +11,7 @@ import pytest
 from intaglio.backends.onnxruntime import OnnxRuntimeSession
 from intaglio.backends.reference import ReferenceSession
 from intaglio.compiler.errors import ContextLengthError, OptionError
-from intaglio.compiler.frontends import trace
+from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.reference_session import GraphSession
 from intaglio.passes.normalize import normalize
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from intaglio.backends.reference import ReferenceSession
 from intaglio.compiler.errors import UnsupportedModelError
-from intaglio.compiler.frontends import trace
+from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.ir.invariants import check
 
 TinyGguf = Callable[..., Path]

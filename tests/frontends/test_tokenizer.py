@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from intaglio.compiler.errors import ModelFileError, OptionError, UnsupportedModelError
-from intaglio.compiler.frontends import trace
 from intaglio.compiler.frontends.gguf.metadata import Value
 from intaglio.compiler.frontends.gguf.tokenizer import build_tokenizer
 from intaglio.compiler.frontends.tokenizer import TextStream, TextTokenizer, tokenizer_from_json
 from intaglio.compiler.frontends.traced import Tokenizer
+from intaglio.compiler.frontends.tracing import trace
 
 TinyGguf = Callable[..., Path]
 TEXTS = [

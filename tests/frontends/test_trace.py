@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from intaglio.compiler.errors import IntaglioError, ModelFileError, OptionError
-from intaglio.compiler.frontends import FRONTENDS, trace
+from intaglio.compiler.frontends.tracing import FRONTENDS, trace
 
 TinyGguf = Callable[..., Path]
 

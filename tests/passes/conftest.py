@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from intaglio.backends.reference.session import ReferenceSession
-from intaglio.compiler.frontends import trace
 from intaglio.compiler.frontends.traced import DecoderArchitecture
+from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.ir.functions import dequantize_affine, ensure_function, quantize_activation, swiglu
 from intaglio.compiler.ir.invariants import check
 
