@@ -89,7 +89,9 @@ def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
     module = tvm.IRModule({tvm.ir.GlobalVar("run"): entry_function(built, Instructions(target.instructions))})
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple})
-    tvm.compile(module, target=llvm).mod.write_to_file(str(path))
+    # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
+    with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):
+        tvm.compile(module, target=llvm).mod.write_to_file(str(path))
 
 
 def main() -> None:

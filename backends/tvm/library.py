@@ -62,9 +62,9 @@ class Library:
         self, table: NDArray[np.int64], count: int, position: int, marks: NDArray[np.int64] | None = None
     ) -> None:
         """Run a stage table with absolute addresses; `marks` `[stages + 1]` gets times in nanoseconds."""
-        assert self._pool, "the library is closed"
+        pool = self._open_pool()
         address = None if marks is None else marks.ctypes.data
-        if self._library.intaglio_run(self._pool, table.ctypes.data, len(table), count, position, address):
+        if self._library.intaglio_run(pool, table.ctypes.data, len(table), count, position, address):
             reason = self._library.intaglio_last_error().decode(errors="replace")
             raise CodegenError(
                 f"library: the program failed: {reason or 'no reason given'}; please report this"
@@ -87,7 +87,7 @@ class Library:
         """Measure the ceilings: the median of five readings of `megabytes` MB, and of five short counts."""
         data = np.ones(megabytes * 1_000_000 + 64, np.uint8)
         start = data.ctypes.data + (-data.ctypes.data) % 64
-        library, pool = self._library, self._pool
+        library, pool = self._library, self._open_pool()
         with self.pinned():
             reads = [library.intaglio_read_bandwidth(pool, start, megabytes * 1_000_000, 1) for _ in range(5)]
             eight = [library.intaglio_peak_operations(pool, 1, 2_000_000) for _ in range(5)]
@@ -95,6 +95,11 @@ class Library:
         return Ceilings(
             self.threads, float(np.median(reads)), float(np.median(eight)), float(np.median(floats))
         )
+
+    def _open_pool(self) -> int:
+        if not self._pool:
+            raise OptionError("library: it is closed; open the model again")
+        return self._pool
 
     def close(self) -> None:
         """Stop the workers; a second time does nothing."""
