@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from intaglio.compiler.evaluate import Evaluation
     from intaglio.compiler.explain import Explanation
     from intaglio.compiler.frontends.traced import Tokenizer
+    from intaglio.compiler.progress import ProgressListener
     from intaglio.compiler.report import Report
 
 
@@ -135,7 +136,12 @@ class CompiledModel:
         return measure(self.session, self.program, self.manifest.architecture, self.threads, options)
 
     def evaluate(
-        self, text: str | None = None, *, against: str | Path | None = None, tokens: int | None = None
+        self,
+        text: str | None = None,
+        *,
+        against: str | Path | None = None,
+        tokens: int | None = None,
+        progress: ProgressListener | None = None,
     ) -> Evaluation:
         """Compare with the dequantised original, run by the reference backend.
 
@@ -143,6 +149,7 @@ class CompiledModel:
             text: to predict; left out, the English in Python's `pydoc_data.topics`.
             against: the original model's file; left out, the one it was compiled from.
             tokens: at most so many of `text`; left out, all of it, or 4096 of the default text.
+            progress: told of each window of text as it begins.
 
         Raises:
             OptionError: for too short a text; ArtifactError: where the original is not there any more.
@@ -151,7 +158,7 @@ class CompiledModel:
         from intaglio.compiler.export import source_of
 
         path = source_of(self.manifest, "evaluate") if against is None else Path(against)
-        return evaluate(self.session, self.tokenizer, path, text, tokens)
+        return evaluate(self.session, self.tokenizer, path, text, tokens, progress)
 
     def explain(self, name: str) -> Explanation:
         """What was done to the site or node `name`, or declined there. Raises `OptionError` for others."""

@@ -20,6 +20,7 @@ from intaglio.compiler.workload import is_count
 
 if TYPE_CHECKING:
     from intaglio.compiler.frontends.traced import Tokenizer
+    from intaglio.compiler.progress import ProgressListener
 
 Logits = NDArray[np.float32]
 
@@ -64,6 +65,7 @@ def evaluate(
     against: Path,
     text: str | None = None,
     tokens: int | None = None,
+    progress: ProgressListener | None = None,
 ) -> Evaluation:
     """Compare `session` with the model file `against`; see `CompiledModel.evaluate`."""
     if tokens is not None and not is_count(tokens):
@@ -72,9 +74,12 @@ def evaluate(
     ids = require_tokenizer(tokenizer).encode(evaluation_text() if text is None else text)[:limit]
     windows = list(cut(ids, session.capacity))
     original = original_scorer(against)
-    return summarise(
-        [score_window(window, score_afresh(session, window), original(window)) for window in windows]
-    )
+    scores = []
+    for index, window in enumerate(windows):
+        if progress is not None:
+            progress("windows", index, len(windows))
+        scores.append(score_window(window, score_afresh(session, window), original(window)))
+    return summarise(scores)
 
 
 def cut(tokens: Sequence[int], capacity: int) -> Iterator[list[int]]:

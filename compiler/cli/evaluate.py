@@ -7,6 +7,9 @@ from pathlib import Path
 
 from intaglio.compiler.cli.common import add_json, add_model, opened, show
 from intaglio.compiler.errors import OptionError
+from intaglio.compiler.progress import terminal_progress
+
+MOST_TOKENS = 16384  # enough for an interval of a few per cent
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +22,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="MODEL", help="the original (default: the file it was compiled from)"
     )
     parser.add_argument(
-        "--tokens", type=int, metavar="N", help="at most so many (default: all; 4096 of the default text)"
+        "--tokens",
+        type=int,
+        metavar="N",
+        help=f"at most so many (default: {MOST_TOKENS} of FILE, about a minute for 135M parameters)",
     )
     add_json(parser)
 
@@ -27,8 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print."""
     text = None if options.text is None else _read(Path(options.text))
-    with opened(options) as compiled:
-        measured = compiled.evaluate(text, against=options.against, tokens=options.tokens)
+    tokens = MOST_TOKENS if options.tokens is None and text is not None else options.tokens
+    with opened(options) as compiled, terminal_progress(wanted=not options.json) as progress:
+        measured = compiled.evaluate(text, against=options.against, tokens=tokens, progress=progress)
     low, high = measured.kl_interval
     lines = (
         f"perplexity {measured.perplexity:.3f}, the original's {measured.reference_perplexity:.3f}",
