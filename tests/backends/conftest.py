@@ -1,0 +1,86 @@
+"""Tiny decoders, compiled for this machine and run by the reference backend on the graph that was lowered."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import intaglio
+from intaglio.backends.reference import ReferenceSession
+from intaglio.backends.tvm import NativeSession, Program, codegen
+from intaglio.compiler.compiled_model import CompiledModel
+from intaglio.compiler.frontends.tracing import trace
+from intaglio.compiler.reference_session import GraphSession
+from intaglio.compiler.settings import resolve_plan
+from intaglio.cost_models import Target
+from intaglio.passes.normalize import normalize
+from intaglio.passes.quantize import apply_treatments
+
+CHUNK, CONTEXT = 16, 72
+
+
+class Decoder:
+    """One model twice: as native code, and as the treated canonical graph in the reference backend."""
+
+    def __init__(self, path: Path, plan: str | None) -> None:
+        workload = intaglio.Workload(prefill=CHUNK, decode=CHUNK)
+        self.compiled: CompiledModel = intaglio.compile(
+            path, workload=workload, plan=plan, context=CONTEXT, threads=1
+        )
+        self.program: Program = self.compiled.program
+        self.files = {"weights": self.compiled.folder / "weights.bin"}
+        self.files["library"] = self.compiled.folder / "program.so"
+        vocabulary = self.program.vocabulary
+        self.tokens = np.random.default_rng(5).integers(0, vocabulary, 40).tolist()
+        self.expected = _reference(path, plan).score(self.tokens)
+
+    def session(self, threads: int = 1) -> NativeSession:
+        return NativeSession(self.program, threads=threads, **self.files)
+
+
+def _reference(path: Path, plan: str | None) -> GraphSession:
+    torch.set_num_threads(1)
+    traced, settled = trace(path), resolve_plan(plan)
+    normalize(traced.model, layers=traced.architecture.layers, capacity=CONTEXT)
+    apply_treatments(traced.model, settled.sites, settled.default)
+    return GraphSession(traced.model, ReferenceSession(traced.model, keep_constants=True))
+
+
+@pytest.fixture(scope="session")
+def quick_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A `build_library` that imports TVM once in a session, and builds the same kernels once."""
+    folder = tmp_path_factory.mktemp("libraries")
+    runtime, built = folder / "runtime.o", {}
+
+    def build(program: Program, target: Target, path: Path) -> None:
+        if not runtime.exists():
+            codegen.build_runtime(target, runtime)
+        if (key := repr(program.kernels)) not in built:
+            code, built[key] = folder / f"{len(built)}.o", folder / f"{len(built)}.so"
+            codegen.generate(program.kernels, target, code)
+            codegen.link((code, runtime), built[key])
+        shutil.copyfile(built[key], path)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tiny_gguf: Callable[..., Path], quick_build: Callable[..., None]) -> Callable[..., Decoder]:
+    """`tiny_decoder(plan, quantization="Q4_1", …)`; the options are those of `tiny_gguf`."""
+    made: dict[str, Decoder] = {}
+
+    def make(plan: str | None = None, **options: Any) -> Decoder:
+        key = repr((plan, sorted(options.items())))
+        if key not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("intaglio.compiler.pipeline.build_library", quick_build)
+                made[key] = Decoder(tiny_gguf(**options), plan)
+        return made[key]
+
+    return make
