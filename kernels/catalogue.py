@@ -20,6 +20,7 @@ from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.swiglu.kernel import SwiGlu
 from intaglio.kernels.tir import KernelFrame
 
 
@@ -48,6 +49,7 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedMatrixVector,
     RmsNorm,
     RotateAndCache,
+    SwiGlu,
 )
 
 

@@ -11,7 +11,14 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.packing import Layout, layout_of, pack, section_bytes
 from intaglio.backends.tvm.program import Buffer
-from intaglio.backends.tvm.regions import AttentionRegion, EmbeddingRegion, LinearRegion, Norm, Region
+from intaglio.backends.tvm.regions import (
+    AttentionRegion,
+    EmbeddingRegion,
+    GatedRegion,
+    LinearRegion,
+    Norm,
+    Region,
+)
 from intaglio.backends.tvm.tables import Place, TableBuilder
 from intaglio.compiler.ir import DequantizedWeight
 from intaglio.kernels.attention.cache import BLOCK, Heads, RotateAndCache
@@ -25,6 +32,7 @@ from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.swiglu.kernel import SwiGlu
 
 FLOAT = 4  # bytes
 
@@ -71,6 +79,8 @@ class Emitter:
             problems = self._embedding(region)
         elif isinstance(region, LinearRegion):
             problems = self._linear(region)
+        elif isinstance(region, GatedRegion):
+            problems = self._gated(region)
         else:
             problems = self._attention(region)
         self.table.end_region()
@@ -115,6 +125,15 @@ class Emitter:
         else:
             target = self.table.new(region.output, layout.blocks // layout.interleave * ROWS)
         self._product(region, layout, epilogue, source, target, single)
+        return []
+
+    def _gated(self, region: GatedRegion) -> list[str]:
+        if problems := [*self._linear(region.gate), *self._linear(region.up)]:
+            return problems
+        gate, up = (self.table.places[one.output] for one in (region.gate, region.up))
+        self.table.add(SwiGlu(gate.stride), [gate.buffer, up.buffer], region.site, barrier=True)
+        self.table.places[region.output] = gate
+        self.table.finished.append(up)
         return []
 
     def _norm(self, site: str, norm: Norm, columns: int, source: Place, *, last: bool) -> Place:

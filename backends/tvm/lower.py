@@ -18,6 +18,7 @@ from intaglio.backends.tvm.program import Program, StageTable
 from intaglio.backends.tvm.regions import (
     AttentionRegion,
     EmbeddingRegion,
+    GatedRegion,
     LinearRegion,
     Region,
     Unreadable,
@@ -108,7 +109,17 @@ def _stray(node: ir.Node) -> list[str]:
 def _inputs(region: Region) -> list[ir.Value]:
     if isinstance(region, LinearRegion):
         return [region.input, *([region.residual] if region.residual is not None else [])]
+    if isinstance(region, GatedRegion):
+        return [region.gate.input, region.up.input]
     return list(region.projections) if isinstance(region, AttentionRegion) else []
+
+
+def _parts(regions: list[Region]) -> list[EmbeddingRegion | LinearRegion | AttentionRegion]:
+    """The regions, gate and up by themselves."""
+    parts: list[EmbeddingRegion | LinearRegion | AttentionRegion] = []
+    for region in regions:
+        parts += [region.gate, region.up] if isinstance(region, GatedRegion) else [region]
+    return parts
 
 
 def _readers(regions: list[Region]) -> Counter[ir.Value]:
@@ -118,8 +129,9 @@ def _readers(regions: list[Region]) -> Counter[ir.Value]:
 def _lowered(
     regions: list[Region], pieces: Pieces, tables: tuple[StageTable, ...], capacity: int, logits: ir.Value
 ) -> Lowered:
-    sites = tuple(_site(region, pieces, tables) for region in regions)
-    linears = [region for region in regions if isinstance(region, LinearRegion)]
+    parts = _parts(regions)
+    linears = [region for region in parts if isinstance(region, LinearRegion)]
+    sites = tuple(_site(region, pieces, tables) for region in parts)
     attention = [region for region in regions if isinstance(region, AttentionRegion)]
     head = next(region for region in linears if region.output is logits)
     program = Program(
@@ -136,7 +148,9 @@ def _lowered(
     return Lowered(program, sites, pieces)
 
 
-def _site(region: Region, pieces: Pieces, tables: tuple[StageTable, ...]) -> Site:
+def _site(
+    region: EmbeddingRegion | LinearRegion | AttentionRegion, pieces: Pieces, tables: tuple[StageTable, ...]
+) -> Site:
     kinds = (stage.kernel for table in tables for stage in table.stages if stage.site == region.site)
     kernels = tuple(dict.fromkeys(pieces.kernels[kind].name for kind in kinds))
     if isinstance(region, AttentionRegion):

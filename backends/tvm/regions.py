@@ -58,7 +58,17 @@ class AttentionRegion:
     output: ir.Value
 
 
-Region = EmbeddingRegion | LinearRegion | AttentionRegion
+@dataclass(frozen=True)
+class GatedRegion:
+    """Gate and up as linear layers of their own, whose weights could not be merged, then SwiGLU."""
+
+    site: str
+    gate: LinearRegion
+    up: LinearRegion
+    output: ir.Value
+
+
+Region = EmbeddingRegion | LinearRegion | AttentionRegion | GatedRegion
 
 
 class Unreadable(Exception):
@@ -74,15 +84,34 @@ def read_region(call: ir.Node, function: ir.Function) -> Region:
         return EmbeddingRegion(site, _weight(gather.inputs[0], outer), call.outputs[0])
     if call.op_type == "CachedAttention":
         return _attention(site, call, function, outer)
-    if call.op_type in ("NormLinear", "LinearAdd", "NormGatedLinear"):
-        return _linear(site, call, function, outer)
+    products = [node for node in function if node.op_type == "MatMul"]
+    if call.op_type == "NormGatedLinear" and len(products) == 2:
+        gate, up = (_linear(site, one, one.outputs[0], outer) for one in _gate_first(function, products))
+        return GatedRegion(site, _by_weight(gate), _by_weight(up), call.outputs[0])
+    if call.op_type in ("NormLinear", "NormGatedLinear"):
+        linear = _linear(site, _only(function, "MatMul"), call.outputs[0], outer)
+        return replace(linear, gated=call.op_type == "NormGatedLinear")
+    if call.op_type == "LinearAdd":
+        product, add = _only(function, "MatMul"), _only(function, "Add")
+        residual = _fed(next(one for one in add.inputs if one is not product.outputs[0]), outer)
+        return replace(_linear(site, product, call.outputs[0], outer), residual=residual)
     raise Unreadable(f"{call.op_type} is no region that the CPU kernels know")
 
 
+def _gate_first(function: ir.Function, products: list[ir.Node]) -> list[ir.Node]:
+    swiglu = next(node for node in function if node.op_type == "SwiGLU")
+    return sorted(products, key=lambda product: product.outputs[0] is not swiglu.inputs[0])
+
+
+def _by_weight(linear: LinearRegion) -> LinearRegion:
+    """The two layers of a region are told apart by their weights' names: layers.3.mlp.up_proj.weight…"""
+    site, found, _ = (linear.weight.codes.name or "").partition(".weight")
+    return replace(linear, site=site) if found else linear
+
+
 def _linear(
-    site: str, call: ir.Node, function: ir.Function, outer: Mapping[ir.Value, ir.Value | None]
-) -> Region:
-    matmul = _only(function, "MatMul")
+    site: str, matmul: ir.Node, output: ir.Value, outer: Mapping[ir.Value, ir.Value | None]
+) -> LinearRegion:
     weight = _weight(matmul.inputs[1], outer)
     if not weight.transposed:
         raise Unreadable("its weight is stored [in, out]; the kernels want [out, in]")
@@ -94,12 +123,7 @@ def _linear(
         source = node.inputs[0]
     if (cut := producer_of(source, "Slice")) is not None:
         source = cut.inputs[0]
-    residual = None
-    if call.op_type == "LinearAdd":
-        add = _only(function, "Add")
-        residual = _fed(next(one for one in add.inputs if one is not matmul.outputs[0]), outer)
-    gated = call.op_type == "NormGatedLinear"
-    return LinearRegion(site, _fed(source, outer), norm, group, weight, residual, gated, call.outputs[0])
+    return LinearRegion(site, _fed(source, outer), norm, group, weight, None, False, output)
 
 
 def _attention(
