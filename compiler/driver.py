@@ -38,14 +38,12 @@ from intaglio.cost_models import Target, resolve_target
 if TYPE_CHECKING:
     from intaglio.compiler.plan import Plan
 
-DEFAULT_WORKLOAD = Workload()
-
 
 def compile(
     model: str | Path,
     target: str | Path | Target = "cpu",
     *,
-    workload: Workload = DEFAULT_WORKLOAD,
+    workload: Workload | None = None,
     plan: str | Path | Plan | None = None,
     context: int | None = None,
     threads: int | None = None,
@@ -57,7 +55,7 @@ def compile(
     Args:
         model: path of a GGUF file.
         target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
-        workload: the lengths to compile for.
+        workload: the lengths to compile for. Left out, 512 + 128 tokens, or what the context allows.
         plan: what to do with each layer: a short form such as "int4-g32", a `Plan`, the path of its JSON.
             Left out, every layer stays on the file's own grid: see `DEFAULT_PLAN`.
         context: tokens that prompt and continuation may have. Left out, the model's own, at most 4096.

@@ -108,7 +108,7 @@ def _manifest(
         architecture=dataclasses.asdict(traced.architecture),
         target=json.loads(settings.target.to_json()),
         plan=json.loads(settings.plan.to_json()),
-        workload=dataclasses.asdict(settings.workload),
+        workload=dataclasses.asdict(settings.workload_for(lowered.program.capacity)),
         sites=tuple(_site(one) for one in lowered.sites),
         account=Account.of(results),
     )

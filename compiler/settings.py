@@ -27,7 +27,7 @@ class Settings:
 
     model: Path
     target: Target
-    workload: Workload
+    workload: Workload | None  # none: the usual one, as far as the context goes
     plan: Plan
     context: int | None
     dump: Path | None
@@ -37,13 +37,13 @@ class Settings:
         cls,
         model: str | Path,
         target: str | Path | Target,
-        workload: Workload,
+        workload: Workload | None,
         plan: str | Path | Plan | None,
         context: int | None,
         dump: str | Path | None,
     ) -> Settings:
         """Resolve the arguments of `compile`. Raises `OptionError` and `TargetError`."""
-        if not isinstance(workload, Workload):
+        if workload is not None and not isinstance(workload, Workload):
             raise OptionError(f"compile: workload={workload!r}: give an intaglio.Workload.")
         if context is not None and not is_count(context):
             raise OptionError(
@@ -55,12 +55,13 @@ class Settings:
     def context_for(self, architecture: DecoderArchitecture) -> int:
         """Tokens that the KV cache is to hold: as asked for, or the model's own context, at most 4096 of it
         unless the workload needs more. Raises `OptionError` where that is more than the model knows."""
-        context = self.context or min(architecture.context, max(DEFAULT_CONTEXT, self.workload.tokens))
+        needed = 0 if self.workload is None else self.workload.tokens
+        context = self.context or min(architecture.context, max(DEFAULT_CONTEXT, needed))
         if context > architecture.context:
             raise OptionError(
                 f"compile: context={context} exceeds the model's own of {architecture.context} tokens."
             )
-        if self.workload.tokens > context:
+        if self.workload is not None and needed > context:
             raise OptionError(
                 f"compile: the workload of {self.workload.prefill} + {self.workload.decode} tokens exceeds a "
                 f"context of {context}: shorten it, or compile for a larger one (the model's is "
@@ -70,7 +71,11 @@ class Settings:
 
     def chunk_for(self, context: int) -> int:
         """Tokens of a prompt that are computed at once."""
-        return min(self.workload.prefill, LARGEST_CHUNK, context)
+        return min(self.workload_for(context).prefill, LARGEST_CHUNK)
+
+    def workload_for(self, context: int) -> Workload:
+        """The workload asked for, or the usual one cut to `context`."""
+        return self.workload or Workload.usual(context)
 
 
 def resolve_plan(plan: str | Path | Plan | None) -> Plan:

@@ -38,6 +38,15 @@ class Workload:
         return self.prefill + self.decode
 
     @classmethod
+    def usual(cls, context: int) -> Workload:
+        """The default lengths, in the same proportion where `context` tokens are fewer."""
+        default = cls()
+        if default.tokens <= context:
+            return default
+        decode = max(1, context * default.decode // default.tokens)
+        return cls(max(1, context - decode), decode)
+
+    @classmethod
     def from_json(cls, values: dict[str, Any]) -> Workload:
         """From the fields by name, as `dataclasses.asdict` gives them."""
         return cls(**values)

@@ -124,8 +124,9 @@ def _preview_text(seen: Preview) -> str:
     return "\n".join([f"plan {seen.plan}, context {seen.context} tokens", *sites, *declined])
 
 
-def _workload(options: argparse.Namespace) -> Workload:
+def _workload(options: argparse.Namespace) -> Workload | None:
     from intaglio.compiler.workload import Workload
 
     given = {"prefill": options.prefill, "decode": options.decode}
-    return Workload(**{name: value for name, value in given.items() if value is not None})
+    known = {name: value for name, value in given.items() if value is not None}
+    return Workload(**known) if known else None

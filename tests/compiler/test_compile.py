@@ -287,7 +287,7 @@ def test_what_cannot_be_compiled_is_refused(artifact: Any, tmp_path: Path) -> No
     with pytest.raises(intaglio.ModelFileError):
         intaglio.compile(broken)
     with pytest.raises(intaglio.OptionError, match="exceeds a context of 128"):
-        intaglio.compile(artifact.source)
+        intaglio.compile(artifact.source, workload=intaglio.Workload())
     with pytest.raises(intaglio.TargetError, match="this machine lacks"):
         intaglio.compile(artifact.source, target="cpu:aarch64")
     with pytest.raises(intaglio.OptionError, match="threads"):

@@ -18,7 +18,7 @@ TARGET = Target("test", "generic", "x86_64", (), "plain", ())
 
 
 def settings(**changed: Any) -> Settings:
-    return replace(Settings.of("m.gguf", TARGET, Workload(), None, None, None), **changed)
+    return replace(Settings.of("m.gguf", TARGET, None, None, None, None), **changed)
 
 
 def architecture(context: int) -> Any:
@@ -54,9 +54,17 @@ def test_a_context_beyond_the_model_is_refused() -> None:
 
 def test_a_workload_beyond_the_context_is_refused() -> None:
     with pytest.raises(OptionError, match=r"512 \+ 128 tokens"):
-        settings(context=639).context_for(architecture(2048))
+        settings(context=639, workload=Workload()).context_for(architecture(2048))
     with pytest.raises(OptionError, match=r"the model's is 600"):
-        settings().context_for(architecture(600))
+        settings(workload=Workload()).context_for(architecture(600))
+
+
+@pytest.mark.parametrize(
+    ("context", "lengths"), [(4096, (512, 128)), (640, (512, 128)), (128, (103, 25)), (2, (1, 1))]
+)
+def test_the_usual_workload_fits_the_context(context: int, lengths: tuple[int, int]) -> None:
+    usual = settings().workload_for(context)
+    assert (usual.prefill, usual.decode) == lengths
 
 
 @pytest.mark.parametrize("context", [0, -1, 2.5, True, "512"])
