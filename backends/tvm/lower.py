@@ -12,7 +12,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from intaglio.backends.tvm.emit import Emitter, joints_of
+from intaglio.backends.tvm.checks import problems_of
+from intaglio.backends.tvm.emit import Emitter
+from intaglio.backends.tvm.joints import joints_of
 from intaglio.backends.tvm.packing import layout_of
 from intaglio.backends.tvm.program import Program, StageTable
 from intaglio.backends.tvm.regions import (
@@ -22,6 +24,7 @@ from intaglio.backends.tvm.regions import (
     LinearRegion,
     Region,
     Unreadable,
+    inputs_of,
     read_region,
 )
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
@@ -66,18 +69,18 @@ def lower(model: ir.Model, *, capacity: int, chunk: int, target: Target) -> Lowe
     del target  # kernels exist for every target; the instruction family is chosen when code is generated
     regions = _regions(model)
     pieces, joints = Pieces(), joints_of(regions)
+    if problems := problems_of(regions, joints):
+        raise UnsupportedModelError("lower: no kernels for", problems)
     sizes = (("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, SCORE_TOKENS))))
     logits = next(one for one in model.graph.outputs if one.name == "logits")
-    tables, problems = [], []
+    tables = []
     for name, tokens in sizes:
         emitter = Emitter(
             TableBuilder(name, tokens, pieces, readers=_readers(regions)), capacity, logits, joints
         )
         for region in regions:
-            problems += emitter.emit(region)
+            emitter.emit(region)
         tables.append(StageTable(name, tokens, tuple(emitter.table.stages)))
-    if problems:
-        raise UnsupportedModelError("lower: no kernels for", tuple(dict.fromkeys(problems)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)
 
 
@@ -106,14 +109,6 @@ def _stray(node: ir.Node) -> list[str]:
     return [] if node.op_type == "Shape" else [f"{node.name}: {node.op_type} fits no region"]
 
 
-def _inputs(region: Region) -> list[ir.Value]:
-    if isinstance(region, LinearRegion):
-        return [region.input, *([region.residual] if region.residual is not None else [])]
-    if isinstance(region, GatedRegion):
-        return [region.gate.input, region.up.input]
-    return list(region.projections) if isinstance(region, AttentionRegion) else []
-
-
 def _parts(regions: list[Region]) -> list[EmbeddingRegion | LinearRegion | AttentionRegion]:
     """The regions, gate and up by themselves."""
     parts: list[EmbeddingRegion | LinearRegion | AttentionRegion] = []
@@ -123,7 +118,7 @@ def _parts(regions: list[Region]) -> list[EmbeddingRegion | LinearRegion | Atten
 
 
 def _readers(regions: list[Region]) -> Counter[ir.Value]:
-    return Counter(value for region in regions for value in _inputs(region))
+    return Counter(value for region in regions for value in inputs_of(region))
 
 
 def _lowered(

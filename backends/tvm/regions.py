@@ -71,6 +71,15 @@ class GatedRegion:
 Region = EmbeddingRegion | LinearRegion | AttentionRegion | GatedRegion
 
 
+def inputs_of(region: Region) -> list[ir.Value]:
+    """The values that `region` reads from other regions, each as often as it reads it."""
+    if isinstance(region, LinearRegion):
+        return [region.input, *([region.residual] if region.residual is not None else [])]
+    if isinstance(region, GatedRegion):
+        return [region.gate.input, region.up.input]
+    return list(region.projections) if isinstance(region, AttentionRegion) else []
+
+
 class Unreadable(Exception):
     """Why a call cannot be lowered."""
 

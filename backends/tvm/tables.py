@@ -129,10 +129,9 @@ class TableBuilder:
             (one.bytes, one.name) for one in (buffers[i] for i in sorted(done)) if one.space == "workspace"
         ]
 
-    def take_over(self, old: ir.Value, new: ir.Value) -> Place | None:
-        """Let `new` be computed in place of `old`; none if `old` has readers left."""
-        if self.readers[old] != 1:
-            return None
+    def take_over(self, old: ir.Value, new: ir.Value) -> Place:
+        """Let `new` be computed in place of `old`, whose last reader this is."""
+        assert self.readers[old] == 1, f"{old.name} has {self.readers[old]} readers left"
         self.readers[old] = 0
         self.places[new] = self.places[old]
         return self.places[new]

@@ -15,13 +15,12 @@ class Case(NamedTuple):
 
 
 FLOATS = {"hidden": 40, "heads": 3, "kv_heads": 1, "head_dim": 20, "feed_forward": 51, "vocabulary": 301}
-# In the first layer q, k and v stay apart, since v is stored in another type.
-APART = {
-    "leave_out": ("blk.0.attn_v.weight",),
-    "extra_tensors": {
-        "blk.0.attn_v.weight": np.random.default_rng(1).normal(size=(32, 64), scale=0.1).astype(np.float32)
-    },
-}
+
+
+def stored_as_float32(name: str, rows: int) -> dict[str, Any]:
+    """Options by which the weight `name` is float32 in a file of another type, so that it is not merged."""
+    weight = np.random.default_rng(1).normal(size=(rows, 64), scale=0.1).astype(np.float32)
+    return {"leave_out": (name,), "extra_tensors": {name: weight}}
 
 
 def both(quantization: str, **options: Any) -> dict[str, Any]:
@@ -33,7 +32,8 @@ CASES = {
     "Q4_0, activations kept": Case("keep:a16", {"quantization": "Q4_0"}, True),
     "Q4_0, odd feed-forward": Case(None, {"feed_forward": 160, "vocabulary": 315}, False),
     "Q4_0, small heads": Case("keep", {"kv_heads": 1, "head_dim": 8, "vocabulary": 289}, False),
-    "Q4_0, v apart": Case(None, APART, False),
+    "Q4_0, v apart": Case(None, stored_as_float32("blk.0.attn_v.weight", 32), False),
+    "Q4_0, gate apart": Case(None, stored_as_float32("blk.1.ffn_gate.weight", 96), False),
     "Q4_1": Case("keep", {"quantization": "Q4_1", "tied": False}, False),
     "Q5_0": Case(None, both("Q5_0"), False),
     "Q5_1": Case(None, both("Q5_1", tied=False), False),

@@ -13,6 +13,8 @@ from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.quantize_activation.reference import quantize_activation
 from intaglio.kernels.rms_norm.kernel import RmsNorm
 from intaglio.kernels.rms_norm.reference import rms_norm
+from intaglio.kernels.swiglu.kernel import SwiGlu
+from intaglio.kernels.swiglu.reference import swiglu
 
 
 @pytest.mark.parametrize(("columns", "stride"), [(48, 48), (41, 48)])
@@ -87,3 +89,14 @@ def test_float_embedding(dtype, run_kernel, random, nan):
     done = run_kernel(FloatEmbedding(weight, 48), buffers, count=2)
     np.testing.assert_array_equal(done["result"][:, :33], table[tokens])
     assert (done["result"][:, 33:] == 0).all()
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_swiglu(tokens, run_kernel, random):
+    """Gates of ±100 as well, where e^x leaves float32."""
+    gate, up = (random.normal(size=(tokens, 48)).astype(np.float32) for _ in range(2))
+    gate[0, :4] = -100, 100, 0, -88
+    done = run_kernel(SwiGlu(48), {"gate": gate, "up": up}, count=tokens, workers=2)
+    expected = swiglu(gate.astype(np.float64), up.astype(np.float64))
+    np.testing.assert_allclose(done["gate"], expected, rtol=2e-6, atol=1e-30)
+    np.testing.assert_array_equal(done["up"], up)

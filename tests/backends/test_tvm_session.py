@@ -1,0 +1,175 @@
+"""A native session's bad input, and what it says of itself."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from intaglio.backends.tvm import NativeSession
+from intaglio.compiler.errors import ArtifactError, CodegenError, ContextLengthError, OptionError
+
+
+@pytest.fixture
+def decoder(tiny_decoder):
+    return tiny_decoder(quantization="Q4_0")
+
+
+@pytest.fixture
+def session(decoder):
+    session = decoder.session()
+    yield session
+    session.close()
+
+
+def test_sizes(decoder, session):
+    assert (session.vocabulary, session.capacity, session.position) == (300, 72, 0)
+
+
+@pytest.mark.parametrize("tokens", [[300], [-1], [5, 2**31], [5, -(2**40)]])
+def test_token_ids_out_of_range(session, tokens):
+    session.extend([1, 2])
+    for call in (session.extend, session.score, session.profile):
+        with pytest.raises(OptionError, match=rf"id {max(tokens, key=abs)} is outside 0 … 299"):
+            call(tokens)
+    assert session.position == 2
+
+
+@pytest.mark.parametrize("tokens", [[], [[1, 2]], [1.5], ["a"]])
+def test_what_is_no_sequence_of_tokens(session, tokens):
+    with pytest.raises(OptionError, match="a sequence of at least one token id is wanted"):
+        session.extend(tokens)
+
+
+def test_the_context_is_the_limit(decoder, session):
+    session.extend(decoder.tokens)
+    session.score(decoder.tokens[:32])
+    assert session.position == session.capacity
+    for call in (session.extend, session.score, session.profile):
+        with pytest.raises(ContextLengthError, match=r"72 \+ 1 tokens are more than the 72"):
+            call([1])
+    session.reset()
+    with pytest.raises(ContextLengthError):
+        session.extend([1] * 73)
+    assert session.position == 0
+
+
+@pytest.mark.parametrize("position", [-1, 4])
+def test_reset_goes_back_only(session, position):
+    session.extend([1, 2, 3])
+    with pytest.raises(OptionError, match=f"position {position} is outside 0 … 3"):
+        session.reset(position)
+
+
+def test_logits_are_the_callers_own(session):
+    first = session.extend([1])
+    kept = first.copy()
+    session.extend([2])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_profile_names_the_sites_in_order(decoder, session):
+    for tokens in ([7], decoder.tokens[:16]):
+        times = session.profile(tokens)
+        assert times[0][0] == "embed_tokens"
+        assert times[-1][0] == "lm_head"
+        assert all(seconds >= 0 for _, seconds in times)
+    with pytest.raises(OptionError, match="17 tokens are more than one chunk of 16"):
+        session.profile(decoder.tokens[:17])
+
+
+def test_ceilings_are_positive(session):
+    ceilings = session.measure_ceilings()
+    assert ceilings.threads == 1
+    assert ceilings.read_bytes_per_second > 1e8
+    assert ceilings.int8_operations_per_second >= ceilings.fp32_operations_per_second / 2 > 1e8
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_threads_out_of_range(decoder, threads):
+    with pytest.raises(OptionError, match=f"threads: {threads} is outside 1 … "):
+        decoder.session(threads)
+
+
+def test_a_closed_session_is_refused(decoder):
+    session = decoder.session()
+    session.close()
+    session.close()
+    with pytest.raises(OptionError, match="closed"):
+        session.extend([1])
+    with pytest.raises(OptionError, match="closed"):
+        session.measure_ceilings()
+
+
+def test_the_callers_cpus_are_restored(decoder, monkeypatch):
+    session, before = decoder.session(2), os.sched_getaffinity(0)
+    during = []
+    run = session._library.run
+
+    def failing(*arguments):
+        during.append(os.sched_getaffinity(0))
+        run(*arguments)
+        raise CodegenError("on purpose")
+
+    monkeypatch.setattr(session._library, "run", failing)
+    with pytest.raises(CodegenError, match="on purpose"):
+        session.extend([1])
+    assert os.sched_getaffinity(0) == before
+    assert [len(cpus) for cpus in during] == [1]
+    session.close()
+
+
+def test_weights_of_the_wrong_size(decoder, tmp_path):
+    weights = tmp_path / "weights.bin"
+    content = decoder.files["weights"].read_bytes()
+    for wrong in (content[:-64], content + bytes(64), b""):
+        weights.write_bytes(wrong)
+        with pytest.raises(ArtifactError, match=f"has {len(wrong)} bytes, the program wants {len(content)}"):
+            NativeSession(decoder.program, weights=weights, library=decoder.files["library"], threads=1)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        NativeSession(decoder.program, weights=tmp_path / "none", library=decoder.files["library"], threads=1)
+
+
+@pytest.mark.parametrize("content", [b"no library", None], ids=["text", "missing"])
+def test_a_library_that_does_not_load(decoder, tmp_path, content):
+    library = tmp_path / "program.so"
+    if content is not None:
+        library.write_bytes(content)
+    with pytest.raises(CodegenError, match="does not load"):
+        NativeSession(decoder.program, weights=decoder.files["weights"], library=library, threads=1)
+
+
+def test_a_library_of_something_else(decoder):
+    """It loads, but has none of our functions."""
+    import _ctypes
+
+    with pytest.raises(CodegenError, match="does not load"):
+        NativeSession(decoder.program, weights=decoder.files["weights"], library=_ctypes.__file__, threads=1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from intaglio.backends.tvm import NativeSession, Program
+
+program, weights, library = (Path(one) for one in sys.argv[1:])
+session = NativeSession(Program.from_json(program.read_text()), weights=weights, library=library, threads=2)
+session.extend([1, 2, 3])
+sys.modules["kept until the end"] = session
+assert not {"tvm", "torch", "onnx"} & set(sys.modules), "running a program brings its compiler"
+"""
+
+
+def test_sessions_end_quietly(decoder, tmp_path):
+    """Left to the garbage collector, or open when the interpreter exits."""
+    session = decoder.session(2)
+    del session
+    gc.collect()
+    (tmp_path / "program.json").write_text(decoder.program.to_json())
+    arguments = [str(tmp_path / "program.json"), *(str(one) for one in decoder.files.values())]
+    done = subprocess.run([sys.executable, "-P", "-c", SCRIPT, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
