@@ -10,7 +10,8 @@ import typing
 from typing import Any, Protocol
 
 from intaglio.kernels.attention.cache import RotateAndCache
-from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
+from intaglio.kernels.attention.combine import CombineAttention
+from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions

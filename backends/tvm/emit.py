@@ -22,7 +22,8 @@ from intaglio.backends.tvm.regions import (
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import Place, TableBuilder
 from intaglio.kernels.attention.cache import BLOCK, Heads, RotateAndCache
-from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
+from intaglio.kernels.attention.combine import CombineAttention
+from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector

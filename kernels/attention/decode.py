@@ -1,4 +1,4 @@
-"""Attention of one token, and the joining of the workers' parts.
+"""Attention of one token; `combine` joins the workers' parts.
 
 1. positions are split over the workers, so every worker is busy whatever the number of heads; each leaves an
    unnormalised output, its largest score and its sum of weights (flash decoding: Dao et al. 2023);
@@ -173,63 +173,3 @@ class _Writer:
                     tir.store(
                         output[row], [vector, 0], tir.fused_multiply_add(value, factor, running, heads.lanes)
                     )
-
-
-@dataclass(frozen=True)
-class CombineAttention:
-    """Join the workers' parts; every worker writes its own copy, which spares a barrier.
-
-    Pointers: partial, statistics as `DecodeAttention` leaves them; result float32 `[workers, stride]`.
-    """
-
-    heads: Heads
-    stride: int
-
-    @property
-    def pointers(self) -> dict[str, str]:
-        """Pointer arguments in order."""
-        return {"partial": "float32", "statistics": "float32", "result": "float32"}
-
-    def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
-        """Write the kernel's code into the function being built."""
-        del instructions  # a few hundred additions
-        heads = self.heads
-        partial = frame.buffer("partial", (frame.workers, heads.heads, heads.head_dim), "float32")
-        statistics = frame.buffer("statistics", (frame.workers, heads.heads, 2), "float32")
-        result = frame.buffer("result", (frame.workers, self.stride), "float32")
-        with T.serial(heads.heads) as head:
-            self.head(frame, head, partial, statistics, result)
-        for column in range(heads.heads * heads.head_dim, self.stride):
-            tir.store(result, [frame.worker, column], tir.float32(0.0))
-
-    def head(
-        self,
-        frame: KernelFrame,
-        head: Expression,
-        partial: Expression,
-        statistics: Expression,
-        result: Expression,
-    ) -> None:
-        """One query head."""
-        heads = self.heads
-        peak, total = tir.local((1,)), tir.local((1,))
-        tir.store(peak, [0], tir.float32(LOWEST))
-        tir.store(total, [0], tir.float32(0.0))
-        with T.serial(frame.workers) as worker:
-            tir.store(peak, [0], tirx.Max(peak[0], statistics[worker, head, 0]))
-        output = tir.local((heads.head_dim // heads.lanes, heads.lanes))
-        for vector in range(heads.head_dim // heads.lanes):
-            tir.store(output, [vector, 0], tir.zeros(heads.lanes))
-        with T.serial(frame.workers) as worker:
-            shrink = tir.bind(tir.exponential(statistics[worker, head, 0] - peak[0], 1))
-            tir.store(total, [0], total[0] + statistics[worker, head, 1] * shrink)
-            for vector in range(heads.head_dim // heads.lanes):
-                part = tir.load(partial, [worker, head, vector * heads.lanes], heads.lanes)
-                running = tir.load(output, [vector, 0], heads.lanes)
-                tir.store(output, [vector, 0], running + part * tir.spread(shrink, heads.lanes))
-        inverse = tir.bind(tir.float32(1.0) / total[0])
-        for vector in range(heads.head_dim // heads.lanes):
-            at = [frame.worker, head * tir.int32(heads.head_dim) + tir.int32(vector * heads.lanes)]
-            tir.store(
-                result, at, tir.load(output, [vector, 0], heads.lanes) * tir.spread(inverse, heads.lanes)
-            )

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
+from intaglio.kernels.linear.epilogue import finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import PADDING, tile_tokens
 from intaglio.kernels.linear.matrix_vector import PREFETCH_BYTES
@@ -62,7 +63,7 @@ class _VectorWriter:
         interleave = self.kernel.weight.interleave
         sums = [self.block(unit * tir.int32(interleave) + tir.int32(part)) for part in range(interleave)]
         at = [unit * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
-        quantized.finish(self.result, at, sums, self.kernel.epilogue)
+        finish(self.result, at, sums, self.kernel.epilogue)
 
     def block(self, block: Expression) -> Expression:
         """Sixteen rows times the activations."""
@@ -201,12 +202,11 @@ class _MatrixWriter:
 
     def write(self, token: Expression, block: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
-        epilogue = self.kernel.epilogue
-        offset = tir.int32(self.kernel.result_offset)
+        epilogue, offset = self.kernel.epilogue, tir.int32(self.kernel.result_offset)
         if epilogue == "swiglu":
             at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + offset]
-            quantized.finish(self.result, at, sums, epilogue)
+            finish(self.result, at, sums, epilogue)
             return
         for part, value in enumerate(sums):
             at = [token, (block + tir.int32(part)) * tir.int32(ROWS) + offset]
-            quantized.finish(self.result, at, [value], epilogue)
+            finish(self.result, at, [value], epilogue)

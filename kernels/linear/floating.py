@@ -12,6 +12,7 @@ from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.linear.epilogue import finish
 from intaglio.kernels.linear.layout import ROWS, FloatWeight
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -115,10 +116,4 @@ class _Writer:
     def write(self, unit: Expression, token: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
         at = [token, unit * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
-        if self.kernel.epilogue == "swiglu":
-            gate, up = sums
-            tir.store(self.result, at, gate * tir.logistic(gate) * up)
-        elif self.kernel.epilogue == "add":
-            tir.store(self.result, at, tir.load(self.result, at) + sums[0])
-        else:
-            tir.store(self.result, at, sums[0])
+        finish(self.result, at, sums, self.kernel.epilogue)

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
+from intaglio.kernels.linear.epilogue import finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -164,19 +165,11 @@ class _Writer:
 
     def write(self, token: Expression, block: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
-        if self.kernel.epilogue == "swiglu":
-            gate, up = sums
-            at = [
-                token,
-                tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset),
-            ]
-            gate = tir.bind(gate)
-            tir.store(self.result, at, gate * tir.logistic(gate) * up)
+        epilogue, offset = self.kernel.epilogue, tir.int32(self.kernel.result_offset)
+        if epilogue == "swiglu":
+            at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + offset]
+            finish(self.result, at, sums, epilogue)
             return
         for part, value in enumerate(sums):
-            at = [token, (block + tir.int32(part)) * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
-            tir.store(
-                self.result,
-                at,
-                value if self.kernel.epilogue == "store" else tir.load(self.result, at) + value,
-            )
+            at = [token, (block + tir.int32(part)) * tir.int32(ROWS) + offset]
+            finish(self.result, at, [value], epilogue)

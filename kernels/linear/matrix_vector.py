@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
+from intaglio.kernels.linear.epilogue import finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -68,13 +69,7 @@ class _Writer:
         interleave = self.kernel.weight.interleave
         sums = [self.block(unit * tir.int32(interleave) + tir.int32(part)) for part in range(interleave)]
         at = [unit * tir.int32(ROWS) + tir.int32(self.kernel.result_offset)]
-        if self.kernel.epilogue == "swiglu":
-            gate, up = sums
-            tir.store(self.result, at, gate * tir.logistic(gate) * up)
-        elif self.kernel.epilogue == "add":
-            tir.store(self.result, at, tir.load(self.result, at) + sums[0])
-        else:
-            tir.store(self.result, at, sums[0])
+        finish(self.result, at, sums, self.kernel.epilogue)
 
     def block(self, block: Expression) -> Expression:
         """Sixteen rows times the activations."""

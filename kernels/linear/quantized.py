@@ -106,14 +106,3 @@ def float_code(weight: QuantizedWeight, codes: Expression, byte: int) -> Express
     """Byte `byte` of each lane's four codes, its offset taken off, as float32."""
     code = (codes >> tir.spread(tir.int32(8 * byte))) & tir.spread(tir.int32(255))
     return (code - tir.spread(tir.int32(weight.offset))).astype("float32x16")
-
-
-def finish(result: Expression, at: list[Expression], sums: list[Expression], epilogue: str) -> None:
-    """The epilogue of 16 results: "store", "add" to what is there, or "swiglu" of a gate and an up sum."""
-    if epilogue == "swiglu":
-        gate, up = (tir.bind(one) for one in sums)
-        tir.store(result, at, gate * tir.logistic(gate) * up)
-    elif epilogue == "add":
-        tir.store(result, at, tir.load(result, at) + sums[0])
-    else:
-        tir.store(result, at, sums[0])

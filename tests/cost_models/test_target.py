@@ -60,7 +60,7 @@ def test_values_of_a_description(change, problem):
 
 def test_all_problems_at_once():
     values = json.loads(AVX2.to_json()) | {"cpu": None, "features": 1, "instructions": "x"}
-    with pytest.raises(TargetError, match="cpu must be .*, features must be .*, instructions 'x'"):
+    with pytest.raises(TargetError, match=r"cpu must be .*, features must be .*, instructions 'x'"):
         Target.from_json(json.dumps(values))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from intaglio.kernels.attention.cache import Heads, RotateAndCache
-from intaglio.kernels.attention.decode import CombineAttention, DecodeAttention
+from intaglio.kernels.attention.combine import CombineAttention
+from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.attention.reference import causal_attention
 from intaglio.kernels.rotary_embedding.reference import rotate, tables
