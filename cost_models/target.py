@@ -11,9 +11,9 @@ from pathlib import Path
 
 from intaglio.compiler.errors import TargetError
 
-# By their names in /proc/cpuinfo.
-_VNNI_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
-_AVX2_FEATURES = ("avx2", "fma", "f16c")
+# What LLVM and the C compiler may use of x86-64-v3 and of Cascade Lake, by the names in /proc/cpuinfo.
+_AVX2_FEATURES = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
+_VNNI_FEATURES = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
 INSTRUCTIONS = ("plain", "avx512-vnni")  # the families that kernels distinguish
@@ -129,8 +129,15 @@ def resolve_target(target: str | Path | Target) -> Target:
         if named.name == str(target):
             return named
     if str(target).endswith(".json") and Path(target).is_file():
-        return Target.from_json(Path(target).read_text())
+        return Target.from_json(_text_of(Path(target)))
     known = ", ".join(["cpu", *(named.name for named in NAMED_TARGETS)])
     raise TargetError(
         f"target: {str(target)!r} is unknown; choose one of {known}, or give the path of a .json description"
     )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"target: {path} cannot be read ({error}); {_DESCRIPTION_HELP}") from error
