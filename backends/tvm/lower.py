@@ -17,19 +17,17 @@ from intaglio.backends.tvm.emit import Emitter
 from intaglio.backends.tvm.joints import joints_of
 from intaglio.backends.tvm.packing import layout_of
 from intaglio.backends.tvm.program import Program, StageTable
+from intaglio.backends.tvm.reading import read_regions
 from intaglio.backends.tvm.regions import (
     AttentionRegion,
     EmbeddingRegion,
     GatedRegion,
     LinearRegion,
     Region,
-    Unreadable,
     inputs_of,
-    read_region,
 )
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
 from intaglio.compiler.errors import UnsupportedModelError
-from intaglio.compiler.ir import DOMAIN
 from intaglio.cost_models.target import Target
 
 SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
@@ -67,9 +65,9 @@ def lower(model: ir.Model, *, capacity: int, chunk: int, target: Target) -> Lowe
         UnsupportedModelError: listing every node that has no kernel.
     """
     del target  # kernels exist for every target; the instruction family is chosen when code is generated
-    regions = _regions(model)
+    regions, unreadable = read_regions(model)
     pieces, joints = Pieces(), joints_of(regions)
-    if problems := problems_of(regions, joints):
+    if problems := [*unreadable, *problems_of(regions, joints)]:
         raise UnsupportedModelError("lower: no kernels for", problems)
     sizes = (("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, SCORE_TOKENS))))
     logits = next(one for one in model.graph.outputs if one.name == "logits")
@@ -82,31 +80,6 @@ def lower(model: ir.Model, *, capacity: int, chunk: int, target: Target) -> Lowe
             emitter.emit(region)
         tables.append(StageTable(name, tokens, tuple(emitter.table.stages)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)
-
-
-def _regions(model: ir.Model) -> list[Region]:
-    regions, problems = [], []
-    for node in model.graph:
-        function = model.functions.get(node.op_identifier())
-        if node.domain != DOMAIN:
-            problems += _stray(node)
-        elif function is None:
-            problems.append(f"{node.name}: {node.op_type} is not defined in the model")
-        else:
-            try:
-                regions.append(read_region(node, function))
-            except Unreadable as reason:
-                problems.append(f"{node.name}: {reason}")
-    if problems:
-        raise UnsupportedModelError("lower: no kernels for", problems)
-    return regions
-
-
-def _stray(node: ir.Node) -> list[str]:
-    """Index arithmetic is the runtime's business; anything else outside a region has no kernel."""
-    if all(one is None or one.dtype in (ir.DataType.INT64, None) for one in (*node.inputs, *node.outputs)):
-        return []
-    return [] if node.op_type == "Shape" else [f"{node.name}: {node.op_type} fits no region"]
 
 
 def _parts(regions: list[Region]) -> list[EmbeddingRegion | LinearRegion | AttentionRegion]:

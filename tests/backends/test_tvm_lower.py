@@ -121,3 +121,14 @@ def test_separate_projections_are_whole_blocks(fused):
     with pytest.raises(UnsupportedModelError, match="multiples of 16 rows") as caught:
         lowered(fused(quantization="Q8_0", **narrow, **extra))
     assert len(caught.value.problems) == 2
+
+
+def test_unreadable_regions_and_unfit_sizes_come_together(fused):
+    narrow = {"heads": 4, "kv_heads": 1, "head_dim": 8, "leave_out": ("blk.1.attn_v.weight",)}
+    extra = {"extra_tensors": {"blk.1.attn_v.weight": np.ones((8, 64), np.float32)}}
+    model = fused(quantization="Q8_0", **narrow, **extra)
+    gather = next(node for one in model.functions.values() for node in one if node.op_type == "Gather")
+    gather.op_type = "GatherElements"
+    with pytest.raises(UnsupportedModelError) as caught:
+        lowered(model)
+    assert ["Gather" in problem for problem in caught.value.problems] == [True, False, False]
