@@ -1,5 +1,15 @@
 """CPU programs from TVM-generated kernels: stage tables, code, and the session that runs them.
 
+In the order in which a model passes through:
+
+    reading, regions            calls of fused functions → regions
+    checks                      regions that have no kernel, all at once
+    lower, emit, tables         regions → stage tables; `joints` and `stored` say where values lie
+    packing, arena              weights → the kernels' layouts → one file
+    program                     the result as data
+    codegen, entry, runtime.c   kernels → one shared object
+    library, session            loading and running it
+
 Lowering is in `intaglio.backends.tvm.lower`: it brings TVM, which running a program does not need.
 """
 
