@@ -22,7 +22,7 @@ _SIGNATURES = {
         ctypes.c_int,
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p],
     ),
-    "intaglio_last_error": (ctypes.c_char_p, []),
+    "intaglio_last_error": (ctypes.c_char_p, [ctypes.c_void_p]),
     "intaglio_read_bandwidth": (
         ctypes.c_double,
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
@@ -65,7 +65,7 @@ class Library:
         pool = self._open_pool()
         address = None if marks is None else marks.ctypes.data
         if self._library.intaglio_run(pool, table.ctypes.data, len(table), count, position, address):
-            reason = self._library.intaglio_last_error().decode(errors="replace")
+            reason = self._library.intaglio_last_error(pool).decode(errors="replace")
             raise CodegenError(
                 f"library: the program failed: {reason or 'no reason given'}; please report this"
             )

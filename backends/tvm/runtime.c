@@ -50,6 +50,7 @@ struct Pool {
   void *context;
   int64_t *marks; /* nanoseconds after each stage, or null */
   atomic_int failed;
+  char error[512]; /* of the worker that failed first */
   _Alignas(LINE) atomic_uint generation;
   _Alignas(LINE) atomic_int pending;
   _Alignas(LINE) atomic_int sleepers;
@@ -180,7 +181,8 @@ static void run_program(Pool *pool, int worker, void *context) {
       {POINTER, 0, (int64_t)(intptr_t)program->table}, {INTEGER, 0, program->stages}, {POINTER, 0, (int64_t)(intptr_t)pool},
   };
   Argument result = {0, 0, 0};
-  if (__tvm_ffi_run(0, arguments, 7, &result)) atomic_store(&pool->failed, 1);
+  if (__tvm_ffi_run(0, arguments, 7, &result) && !atomic_exchange(&pool->failed, 1))
+    memcpy(pool->error, last_error, sizeof last_error);
 }
 
 /* Run a stage table. `marks`, if not null, gets the time in nanoseconds at the start and after each stage. */
@@ -194,7 +196,7 @@ int intaglio_run(Pool *pool, const int64_t *table, int32_t stages, int32_t count
   return atomic_load(&pool->failed);
 }
 
-const char *intaglio_last_error(void) { return last_error; }
+const char *intaglio_last_error(Pool *pool) { return pool->error; }
 
 /* Ceilings. Vectors of the compiler's own kind keep this portable; the 8-bit peak needs the instruction itself. */
 typedef float Floats __attribute__((vector_size(64)));
