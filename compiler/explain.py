@@ -43,7 +43,7 @@ class Explanation:
     def _facts(self) -> Iterator[str]:
         for site in self.sites:
             facts = "; ".join(
-                f"{key.replace('_', ' ')} {_value(one)}" for key, one in site.items() if key != "site"
+                f"{key.replace('_', ' ')} {fact_text(one)}" for key, one in site.items() if key != "site"
             )
             yield f"  runs in {site['site']}: {facts}"
         for entry in self.applied:
@@ -102,7 +102,8 @@ def _near(manifest: Manifest, name: str) -> list[str]:
     return difflib.get_close_matches(name, names, NEAREST, cutoff=0.0) or names[:NEAREST]
 
 
-def _value(value: object) -> str:
+def fact_text(value: object) -> str:
+    """A fact about a site for people: shapes as 3 × 4, lists with commas."""
     if isinstance(value, list | tuple):
         return (
             " × ".join(map(str, value))

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from intaglio.compiler.explain import certificate_text
+from intaglio.compiler.explain import certificate_text, fact_text
 
 if TYPE_CHECKING:
     from intaglio.compiler.account import AppliedEntry
@@ -83,7 +83,7 @@ def _sites(report: Report) -> str:
     rows = (
         (
             one.name,
-            *(str(one.facts.get(key, "")) for key in facts),
+            *(fact_text(one.facts.get(key, "")) for key in facts),
             f"{one.bytes:,}",
             f"{one.decode_seconds * 1e6:.1f}",
         )
