@@ -68,7 +68,8 @@ def build_runtime(target: Target, path: Path) -> None:
 
 def link(objects: Sequence[Path], path: Path) -> None:
     """Link object files, of which one is the C runtime's, into the shared object `path`."""
-    _call_c_compiler("-shared", "-o", str(path), *(str(one) for one in objects), "-lm")
+    # Symbolic: where TVM is loaded too, its function for telling errors must not take the place of ours.
+    _call_c_compiler("-shared", "-Wl,-Bsymbolic", "-o", str(path), *(str(one) for one in objects), "-lm")
 
 
 def _call_c_compiler(*arguments: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def table_that_fails_in(worker: int) -> np.ndarray:
 
 @pytest.mark.parametrize("worker", [0, 1])
 def test_a_failure_of_any_worker_is_told(path, worker):
+    """Also where TVM, which exports a function of the same name for it, is in the process."""
+    importlib.import_module("tvm")
     library, table = Library(path, 2), table_that_fails_in(worker)
     for _ in range(2):
         with pytest.raises(CodegenError, match="Failure: on purpose"):
