@@ -182,16 +182,17 @@ class CompiledModel:
         copy_artifact(self.folder, place)
         return place
 
-    def export(self, path: str | Path, format: str = "onnx") -> Path:
+    def export(self, path: str | Path, format: str = "onnx", *, round_activations: bool = False) -> Path:
         """Write the graph, exact on the model's own grid, to the folder `path`; the path of `model.onnx`.
 
-        It is traced again from the source file. Raises `ArtifactError` where that is gone or has changed.
+        `round_activations` keeps the nodes that round activations to int8, as the compiled model does. The
+        graph is traced again from the source file: raises `ArtifactError` where that is gone or has changed.
         """
         if format != "onnx":
             raise OptionError(f"export: format {format!r} is unknown: use 'onnx'.")
         from intaglio.compiler.export import export_onnx
 
-        return export_onnx(self.manifest, Path(path).absolute())
+        return export_onnx(self.manifest, Path(path).absolute(), round_activations=round_activations)
 
     def close(self) -> None:
         """Stop its threads and remove temporary files; it cannot run any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +37,14 @@ def source_of(manifest: Manifest, operation: str) -> Path:
     return path
 
 
-def export_onnx(manifest: Manifest, path: Path) -> Path:
+def export_onnx(manifest: Manifest, path: Path, *, round_activations: bool = False) -> Path:
     """Write `model.onnx` and its weights to the folder `path`; the path of the former.
 
     The graph is the canonical decoder of docs/architecture.md: `input_ids`, `position` and the caches in,
-    `logits` of all positions and the updated caches out. Raises `ArtifactError`.
+    `logits` of all positions and the updated caches out. Weights are on the compiled model's grid. Activations
+    are rounded, as the compiled model does, only with `round_activations`: two runtimes never add in the same
+    order, a sum next to a rounding threshold then falls to either side, and thirty layers make much of it.
+    Raises `ArtifactError`.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, RemoveUnusedOpsetsPass
@@ -48,6 +52,8 @@ def export_onnx(manifest: Manifest, path: Path) -> Path:
     from intaglio.compiler.preview import treated_graph
 
     settings = settings_of(manifest, source_of(manifest, "export"))
+    if not round_activations:
+        settings = dataclasses.replace(settings, plan=without_rounding(settings.plan))
     _, model, _ = treated_graph(settings)
     InlinePass()(model)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # onnx-ir leaves its __init__ untyped
@@ -70,6 +76,14 @@ def settings_of(manifest: Manifest, source: Path) -> Settings:
         context=manifest.context,
         dump=None,
     )
+
+
+def without_rounding(plan: Plan) -> Plan:
+    """`plan` with activations left in floating point."""
+    default, *sites = (
+        dataclasses.replace(one, activations=None) for one in (plan.default, *plan.sites.values())
+    )
+    return dataclasses.replace(plan, default=default, sites=dict(zip(plan.sites, sites, strict=True)))
 
 
 def provenance(source: Source, plan: Plan) -> dict[str, str]:

@@ -14,13 +14,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", required=True, help="where model.onnx and its weights go"
     )
     parser.add_argument("--format", choices=("onnx",), default="onnx")
+    parser.add_argument(
+        "--round-activations",
+        action="store_true",
+        help="keep the nodes that round activations to int8; runtimes then agree less closely",
+    )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Export and print where to."""
     with opened(options) as compiled:
-        path = compiled.export(options.output, format=options.format)
+        path = compiled.export(
+            options.output, format=options.format, round_activations=options.round_activations
+        )
     size = sum(one.stat().st_size for one in path.parent.iterdir())
     show(options, {"path": str(path), "bytes": size}, f"{path}: {size / 1e6:.1f} MB with its weights")
     return 0
