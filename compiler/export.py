@@ -42,8 +42,9 @@ def export_onnx(manifest: Manifest, path: Path, *, round_activations: bool = Fal
 
     The graph is the canonical decoder of docs/architecture.md: `input_ids`, `position` and the caches in,
     `logits` of all positions and the updated caches out. Weights are on the compiled model's grid.
-    Activations are rounded, as the compiled model does, only with `round_activations`: two runtimes never add in the
-    same order, a sum next to a rounding threshold falls to either side, and thirty layers make much of it.
+    Activations are rounded, as the compiled model does, only with `round_activations`: two runtimes never
+    add in the same order, a sum next to a rounding threshold falls to either side, and thirty layers make
+    much of it.
     Raises `ArtifactError`.
     """
     import onnx_ir as ir
