@@ -46,7 +46,7 @@ def test_chunks_and_steps_are_one_computation(compiled: intaglio.CompiledModel) 
     session.extend(tokens[:7])
     session.extend(tokens[7:590])
     stepped = [session.extend([token]) for token in tokens[590:]][-1]
-    # Attention sums in another order, activations next to a rounding threshold fall to either side, and thirty
-    # layers make of it about as much as rounding them costs in the first place.
+    # Attention sums in another order, activations next to a rounding threshold fall to either side, and
+    # thirty layers make of it about as much as rounding them costs in the first place.
     assert np.abs(whole - stepped).mean() < 0.2 * whole.std()
     assert int(whole.argmax()) == int(stepped.argmax())
