@@ -153,7 +153,8 @@ class Emitter:
     ) -> None:
         if source.rows != "all":
             vector = DequantizedMatrixVector(layout, epilogue, source.stride, source.rows, target.offset)
-            self.table.add(vector, [*inputs, target.buffer], site, barrier=True)
+            sums = self.table.private("sums", FLOAT * layout.columns // layout.group)
+            self.table.add(vector, [*inputs, sums, target.buffer], site, barrier=True)
             return
         self._wait_for_rows(source)
         matrix = DequantizedMatrixMatrix(layout, epilogue, source.stride, target.stride, target.offset)

@@ -1,12 +1,14 @@
 """Quantised weights × float32 activations, for layers whose activations must not be rounded.
 
 With x unquantised a group contributes s (Σ u x − offset · Σx) + m · Σx, where u are the codes. The vector
-kernel accumulates Σ u x per group, codes turned to float32 in registers; the matrix kernel turns a panel of
-32 rows into float32 once, and multiplies it with all tokens.
+kernel puts a code into the mantissa of a number between 1 and 2, which takes a shift and one logic operation
+where a conversion takes four: Σ u x = 2^bits (Σ (1 + u / 2^bits) x − Σx). The Σx are computed once per call.
+The matrix kernel turns a panel of 32 rows into float32 once, and multiplies it with all tokens.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
@@ -26,7 +28,8 @@ class DequantizedMatrixVector:
     """`result[rows] = x Wᵀ` for one float32 token.
 
     `tokens` says where it is: "own", each worker has its copy in its row of activation; "shared", it is row
-    0. Pointers: codes, scales (, minima), activation float32 `[workers, activation_stride]`, result float32.
+    0. Pointers: codes, scales (, minima), activation float32 `[workers, activation_stride]`, group_sums
+    (scratch) float32 `[workers, columns / weight.group]`, result float32.
     """
 
     weight: QuantizedWeight
@@ -38,12 +41,15 @@ class DequantizedMatrixVector:
     @property
     def pointers(self) -> dict[str, str]:
         """Pointer arguments in order."""
-        return {**quantized.weight_pointers(self.weight), "activation": "float32", "result": "float32"}
+        token = {"activation": "float32", "group_sums": "float32"}
+        return {**quantized.weight_pointers(self.weight), **token, "result": "float32"}
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        del instructions  # conversions and multiply-adds are LLVM's business
-        frame.each_own(self.weight.blocks // self.weight.interleave, _VectorWriter(self, frame).unit)
+        del instructions  # shifts and multiply-adds are LLVM's business
+        writer = _VectorWriter(self, frame)
+        writer.sum_groups()
+        frame.each_own(self.weight.blocks // self.weight.interleave, writer.unit)
 
 
 class _VectorWriter:
@@ -55,8 +61,23 @@ class _VectorWriter:
         self.row = frame.worker if kernel.tokens == "own" else tir.int32(0)
         self.streams = quantized.weight_streams(frame, weight)
         self.activation = frame.buffer("activation", (frame.workers, kernel.activation_stride), "float32")
+        groups = weight.columns // weight.group
+        self.worker, self.sums = frame.worker, frame.buffer("group_sums", (frame.workers, groups), "float32")
         rows = kernel.result_offset + weight.blocks // weight.interleave * ROWS
         self.result = frame.buffer("result", (rows,), "float32")
+
+    def sum_groups(self) -> None:
+        """Σx of every group, for this worker."""
+        weight = self.kernel.weight
+        lanes = math.gcd(ROWS, weight.group)
+        with T.serial(weight.columns // weight.group) as group:
+            running = tir.local((lanes,))
+            tir.store(running, [0], tir.zeros(lanes))
+            with T.serial(weight.group // lanes) as vector:
+                column = group * tir.int32(weight.group) + vector * tir.int32(lanes)
+                part = tir.load(self.activation, [self.row, column], lanes)
+                tir.store(running, [0], tir.load(running, [0], lanes) + part)
+            tir.store(self.sums, [self.worker, group], tir.sum_lanes(tir.load(running, [0], lanes)))
 
     def unit(self, unit: Expression) -> None:
         """A block of rows, or a gate and an up block."""
@@ -78,23 +99,26 @@ class _VectorWriter:
         """Add one group of columns to `total`."""
         weight = self.kernel.weight
         lines = weight.group // weight.chunk
-        # Two chains hide the latency of the multiply-add; the plain sum serves the minimum.
-        partial, plain = tir.local((2, ROWS)), tir.local((1,))
+        # Two chains hide the latency of the multiply-add.
+        partial = tir.local((2, ROWS))
         for chain in range(2):
             tir.store(partial, [chain, 0], tir.zeros())
-        tir.store(plain, [0], tir.float32(0.0))
         with T.serial(lines) as line:
-            self.line(block, group * tir.int32(lines) + line, partial, plain)
+            self.line(block, group * tir.int32(lines) + line, partial)
         tir.prefetch(self.streams.scales, [block, group, 16 * ROWS])
+        plain = tir.bind(self.sums[self.worker, group])
         scale = quantized.group_vector(self.streams.scales, block, group)
-        products = tir.load(partial, [0, 0]) + tir.load(partial, [1, 0])
+        mantissas = tir.load(partial, [0, 0]) + tir.load(partial, [1, 0])
+        unit = 1 << weight.bits
+        ones = tir.spread(plain * tir.float32(-(unit + weight.offset)))
+        products = tir.fused_multiply_add(mantissas, tir.spread(tir.float32(unit)), ones)
         running = tir.fused_multiply_add(products, scale, tir.load(total, [0]))
         if self.streams.minima is not None:
             minimum = quantized.group_vector(self.streams.minima, block, group)
-            running = tir.fused_multiply_add(minimum, tir.spread(plain[0]), running)
+            running = tir.fused_multiply_add(minimum, tir.spread(plain), running)
         tir.store(total, [0], running)
 
-    def line(self, block: Expression, line: Expression, partial: Expression, plain: Expression) -> None:
+    def line(self, block: Expression, line: Expression, partial: Expression) -> None:
         """Add one 64-byte line of codes."""
         weight = self.kernel.weight
         packed = tir.bind(tir.load(self.streams.codes, [block, line, 0]))
@@ -104,11 +128,20 @@ class _VectorWriter:
                 column = line * tir.int32(weight.chunk) + tir.int32(4 * word + byte)
                 activation = tir.bind(self.activation[self.row, column])
                 at = [byte % 2, 0]
-                code = quantized.float_code(weight, codes, byte)
-                running = tir.fused_multiply_add(code, tir.spread(activation), tir.load(partial, at))
+                running = tir.fused_multiply_add(
+                    in_mantissa(weight, codes, byte), tir.spread(activation), tir.load(partial, at)
+                )
                 tir.store(partial, at, running)
-                if weight.minimum:
-                    tir.store(plain, [0], plain[0] + activation)
+
+
+def in_mantissa(weight: QuantizedWeight, codes: Expression, byte: int) -> Expression:
+    """1 + u / 2^bits, u being byte `byte` of each lane's four codes."""
+    lowest = 23 - weight.bits  # of a float32's mantissa, the bits from here on
+    shift = lowest - 8 * byte
+    amount = tir.spread(tir.int32(abs(shift)))
+    moved = codes << amount if shift > 0 else codes >> amount
+    mask = tir.spread(tir.int32(((1 << weight.bits) - 1) << lowest))
+    return tir.reinterpret((moved & mask) | tir.spread(tir.int32(0x3F800000)), "float32x16")
 
 
 @dataclass(frozen=True)

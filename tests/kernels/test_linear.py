@@ -159,6 +159,7 @@ def test_float_activations(name, tokens, run_kernel, random, nan):
     buffers = packed | {"activation": x, "result": nan(tokens + PADDING, stride)}
     if tokens == 1:
         kernel = DequantizedMatrixVector(weight, "store", weight.columns, "shared", 16)
+        buffers["group_sums"] = nan(2, weight.columns // weight.group)
     else:
         kernel = DequantizedMatrixMatrix(weight, "store", weight.columns, stride, 16)
         buffers["panel"] = nan(2, weight.columns * 32)
