@@ -40,6 +40,15 @@ class Ceilings:
     int8_operations_per_second: float  # of 8-bit dot products; float32 where the machine has none
     fp32_operations_per_second: float
 
+    def best_of(self, other: Ceilings) -> Ceilings:
+        """The higher of each; for the same number of threads."""
+        return Ceilings(
+            self.threads,
+            max(self.read_bytes_per_second, other.read_bytes_per_second),
+            max(self.int8_operations_per_second, other.int8_operations_per_second),
+            max(self.fp32_operations_per_second, other.fp32_operations_per_second),
+        )
+
 
 class Library:
     """A loaded program and `threads` workers, of which the calling thread is the first."""
