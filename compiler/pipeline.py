@@ -66,7 +66,7 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
 
         with step.phase("lower"):
             chunk = settings.chunk_for(context)
-            lowered = lower(fused.model, capacity=context, chunk=chunk, target=settings.target)
+            lowered = lower(fused.model, capacity=context, chunk=chunk)
 
         with step.phase("weights"), disk_errors("compile", folder):
             lowered.write_weights(folder / WEIGHTS)

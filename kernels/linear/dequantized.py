@@ -168,11 +168,7 @@ class DequantizedMatrixMatrix:
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
         writer = _MatrixWriter(self, frame, tile_tokens(instructions))
-        pairs, odd = divmod(self.weight.blocks, 2)
-        frame.each_own(pairs, lambda pair: writer.panel(pair * tir.int32(2), 2))
-        if odd:
-            with T.If(frame.worker == frame.workers - tir.int32(1)), T.Then():
-                writer.panel(tir.int32(self.weight.blocks - 1), 1)
+        quantized.each_panel(frame, self.weight, writer.panel)
 
 
 class _MatrixWriter:

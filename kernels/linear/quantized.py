@@ -10,7 +10,10 @@ so the offset is free: it is where the integer accumulator starts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
@@ -106,3 +109,12 @@ def float_code(weight: QuantizedWeight, codes: Expression, byte: int) -> Express
     """Byte `byte` of each lane's four codes, its offset taken off, as float32."""
     code = (codes >> tir.spread(tir.int32(8 * byte))) & tir.spread(tir.int32(255))
     return (code - tir.spread(tir.int32(weight.offset))).astype("float32x16")
+
+
+def each_panel(frame: KernelFrame, weight: QuantizedWeight, panel: Callable[[Expression, int], None]) -> None:
+    """Share out `panel(first block, blocks)` over pairs of blocks; an odd one goes to the last worker."""
+    pairs, odd = divmod(weight.blocks, 2)
+    frame.each_own(pairs, lambda pair: panel(pair * tir.int32(2), 2))
+    if odd:
+        with T.If(frame.worker == frame.workers - tir.int32(1)), T.Then():
+            panel(tir.int32(weight.blocks - 1), 1)

@@ -12,12 +12,9 @@ from intaglio.backends.tvm.lower import lower
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.plan import Plan
-from intaglio.cost_models import resolve_target
 from intaglio.passes.fuse import fuse
 from intaglio.passes.normalize import normalize
 from intaglio.passes.quantize import apply_treatments
-
-TARGET = resolve_target("cpu:x86-64-v3")
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def fused(tiny_gguf):
 
 
 def lowered(model):
-    return lower(model, capacity=24, chunk=16, target=TARGET)
+    return lower(model, capacity=24, chunk=16)
 
 
 def test_sites(fused):
