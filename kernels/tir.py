@@ -149,8 +149,8 @@ _EXP2_COEFFICIENTS = (
 def exponential(value: Expression, lanes: int = LANES) -> Expression:
     """e^value for float32; below -87 it gives about 1e-38, above 88 anything.
 
-    The relative error is 2e-7 near 0 and grows with |value|, whose multiple of log2 e is rounded: 6e-7 at -10,
-    4e-6 at -87.
+    The relative error is 2e-7 near 0 and grows with |value|, whose multiple of log2 e is rounded: 6e-7 at
+    -10, 4e-6 at -87.
     """
     clamped = bind(tirx.Max(value, spread(float32(-87.0), lanes)))
     scaled = bind(clamped * spread(float32(1.4426950408889634), lanes))
