@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 
@@ -47,11 +47,12 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
 
         with step.phase("trace"):
             traced = trace(settings.model)
+            assert traced.architecture is not None
             context = settings.context_for(traced.architecture)
             dump("trace", traced.model)
 
         with step.phase("normalize"):
-            normalized = normalize(traced.model, layers=traced.architecture.layers, capacity=context)
+            normalized = normalize(traced.model, expected=traced.expected, capacity=context)
             dump("normalize", normalized.model)
 
         with step.phase("quantize"):
@@ -102,10 +103,11 @@ def _tokenizer_json(traced: Traced) -> str:
 def _manifest(
     settings: Settings, traced: Traced, lowered: Lowered, results: Sequence[PassResult]
 ) -> Manifest:
-    source = Source(str(traced.source.resolve()), traced.source_bytes, sha256(traced.source))
+    assert traced.source.path is not None, "decoders come from files"
+    source = Source(traced.source.name, traced.source.bytes, sha256(traced.source.path))
     return Manifest(
         source=source,
-        architecture=dataclasses.asdict(traced.architecture),
+        architecture=dataclasses.asdict(cast(Any, traced.architecture)),
         target=json.loads(settings.target.to_json()),
         plan=json.loads(settings.plan.to_json()),
         workload=dataclasses.asdict(settings.workload_for(lowered.program.capacity)),

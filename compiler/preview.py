@@ -49,7 +49,8 @@ def preview(settings: Settings) -> Preview:
 def treated_graph(settings: Settings) -> tuple[int, ir.Model, Sequence[PassResult]]:
     """(context, the canonical and treated graph that a compilation fuses, the passes' accounts)."""
     traced = trace(settings.model)
+    assert traced.architecture is not None
     context = settings.context_for(traced.architecture)
-    normalized = normalize(traced.model, layers=traced.architecture.layers, capacity=context)
+    normalized = normalize(traced.model, expected=traced.expected, capacity=context)
     treated = apply_treatments(normalized.model, settings.plan.sites, settings.plan.default)
     return context, treated.model, (normalized, treated)

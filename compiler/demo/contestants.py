@@ -94,7 +94,7 @@ def onnxruntime_session(setting: Setting, *, last_position_only: bool) -> Decode
     traced = trace(setting.gguf)
     model = normalize(
         traced.model,
-        layers=traced.architecture.layers,
+        expected=traced.expected,
         capacity=setting.capacity,
         last_position_only=last_position_only,
     ).model

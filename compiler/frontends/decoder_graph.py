@@ -32,6 +32,7 @@ class DecoderGraph:
 
     builder: GraphBuilder
     sizes: DecoderArchitecture
+    epsilon: float  # of the RMS norms
 
     def tokens(self) -> ir.Value:
         """The graph's input, int64 `[batch, sequence]`."""
@@ -52,7 +53,7 @@ class DecoderGraph:
 
     def norm(self, x: ir.Value, weight: ir.Value, name: str) -> ir.Value:
         """Root-mean-square normalisation over the last axis."""
-        attributes = {"epsilon": self.sizes.epsilon, "axis": -1}
+        attributes = {"epsilon": self.epsilon, "axis": -1}
         return self._node("RMSNormalization", [x, weight], name, [self.sizes.hidden], attributes)
 
     def linear(self, x: ir.Value, weight: ir.Value, name: str) -> ir.Value:

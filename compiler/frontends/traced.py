@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from intaglio.compiler.frontends.call_signature import CallSignature
+
 if TYPE_CHECKING:
     import onnx_ir as ir  # half a second that reading a tokenizer does without
+
+    from intaglio.passes.normalize.expected import Expected
 
 
 class Tokenizer(Protocol):
@@ -33,7 +37,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class DecoderArchitecture:
-    """The sizes of a llama-shaped decoder."""
+    """The sizes of a causal decoder that is compiled with a KV cache."""
 
     layers: int
     hidden: int
@@ -43,17 +47,26 @@ class DecoderArchitecture:
     head_dim: int
     vocabulary: int
     context: int  # longest sequence in tokens the model was trained for
-    rope_base: float
-    epsilon: float  # of the RMS norms
     tied_embedding: bool
+    family: str = "llama"  # the name its authors give the architecture, such as "gemma3_text"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from."""
+
+    name: str  # a path, or for models in memory what they are: "torch.nn.Module Sequential"
+    bytes: int  # of the files, or of the parameters
+    path: Path | None = None  # of the file or folder
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A model in standard ONNX ops, with its tokenizer and sizes."""
+    """A model in standard ONNX ops, with what belongs to it."""
 
     model: ir.Model
-    architecture: DecoderArchitecture
+    architecture: DecoderArchitecture | None  # none: any other graph, called with inputs of its own
     tokenizer: Tokenizer | None
-    source: Path
-    source_bytes: int
+    source: Source
+    expected: Expected | None = None  # what normalisation must find
+    call: CallSignature | None = None  # how arguments become the graph's inputs; none: inputs by name

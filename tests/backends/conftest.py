@@ -19,7 +19,7 @@ from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.reference_session import GraphSession
 from intaglio.compiler.settings import resolve_plan
 from intaglio.cost_models import Target
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import apply_treatments
 
 CHUNK, CONTEXT = 16, 72
@@ -47,7 +47,11 @@ class Decoder:
 def _reference(path: Path, plan: str | None) -> GraphSession:
     torch.set_num_threads(1)
     traced, settled = trace(path), resolve_plan(plan)
-    normalize(traced.model, layers=traced.architecture.layers, capacity=CONTEXT)
+    normalize(
+        traced.model,
+        expected=Expected(attentions=traced.architecture.layers, gated=traced.architecture.layers),
+        capacity=CONTEXT,
+    )
     apply_treatments(traced.model, settled.sites, settled.default)
     return GraphSession(traced.model, ReferenceSession(traced.model, keep_constants=True))
 

@@ -13,7 +13,7 @@ from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.plan import Plan
 from intaglio.passes.fuse import fuse
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import apply_treatments
 
 
@@ -23,7 +23,7 @@ def fused(tiny_gguf):
 
     def make(plan: str = "keep", **options):
         model = trace(tiny_gguf(**options)).model
-        normalize(model, layers=2, capacity=24)
+        normalize(model, expected=Expected(attentions=2, gated=2), capacity=24)
         settled = Plan.parse(plan)
         apply_treatments(model, settled.sites, settled.default)
         return fuse(model).model

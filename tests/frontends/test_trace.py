@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from intaglio.compiler.errors import IntaglioError, ModelFileError, OptionError
+from intaglio.compiler.frontends.traced import Source
 from intaglio.compiler.frontends.tracing import FRONTENDS, trace
 
 TinyGguf = Callable[..., Path]
@@ -19,7 +20,11 @@ TinyGguf = Callable[..., Path]
 def test_strings_and_paths_are_accepted(tiny_gguf: TinyGguf) -> None:
     path = tiny_gguf()
 
-    assert trace(str(path)).source == trace(path).source == path
+    assert (
+        trace(str(path)).source
+        == trace(path).source
+        == Source(str(path.resolve()), path.stat().st_size, path)
+    )
 
 
 def test_a_gguf_file_of_another_name_is_recognised_by_its_content(

@@ -15,7 +15,7 @@ from intaglio.compiler.ir.invariants import check
 from intaglio.compiler.plan import Plan
 from intaglio.passes.fuse import fuse
 from intaglio.passes.fuse.outline import Region, outline
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import apply_treatments
 from intaglio.passes.rewriting import SITE, remove_unused
 
@@ -24,7 +24,12 @@ PLANS = ["keep", "keep:a16", "int4-g32-asymmetric", "bf16", "int8-channel, layer
 
 def canonical(decoder: Any, plan: str = "keep", last: bool = False) -> ir.Model:
     model = decoder.traced()
-    normalize(model, layers=decoder.sizes.layers, capacity=decoder.CAPACITY, last_position_only=last)
+    normalize(
+        model,
+        expected=Expected(attentions=decoder.sizes.layers, gated=decoder.sizes.layers),
+        capacity=decoder.CAPACITY,
+        last_position_only=last,
+    )
     apply_treatments(model, Plan.parse(plan).sites, Plan.parse(plan).default)
     return model
 

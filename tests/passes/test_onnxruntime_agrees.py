@@ -13,7 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from intaglio.compiler.plan import Plan
 from intaglio.passes.fuse import fuse
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import apply_treatments
 
 PLANS = ["keep", "int4-g32-asymmetric", "int4-channel", "int8-g32-minimum:a16", "bf16, lm_head=fp32"]
@@ -26,7 +26,9 @@ def test_logits(
     onnxruntime = pytest.importorskip("onnxruntime")
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
-    normalize(model, layers=2, capacity=decoder.CAPACITY, last_position_only=True)
+    normalize(
+        model, expected=Expected(attentions=2, gated=2), capacity=decoder.CAPACITY, last_position_only=True
+    )
     apply_treatments(model, Plan.parse(plan).sites, Plan.parse(plan).default)
     fuse(model)
     feeds = {"input_ids": decoder.tokens[:, :5], "position": np.zeros(1, np.int64)}

@@ -12,7 +12,7 @@ import pytest
 from intaglio.backends.reference.session import ReferenceSession
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.ir.invariants import check
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.normalize.cut_rotary_tables import CutRotaryTables
 from intaglio.passes.normalize.last_position_logits import LastPositionLogits
 from intaglio.passes.normalize.static_kv_cache import StaticKvCache
@@ -32,7 +32,11 @@ def test_cached_logits_equal_those_of_the_whole_sequence(
 ) -> None:
     decoder = tiny_decoder(**options)
     model = decoder.traced()
-    result = normalize(model, layers=decoder.sizes.layers, capacity=decoder.CAPACITY)
+    result = normalize(
+        model,
+        expected=Expected(attentions=decoder.sizes.layers, gated=decoder.sizes.layers),
+        capacity=decoder.CAPACITY,
+    )
     assert result.declined == ()
     np.testing.assert_allclose(decoder.cached(model, chunks), decoder.whole(), rtol=1e-4, atol=1e-4)
 
@@ -40,7 +44,7 @@ def test_cached_logits_equal_those_of_the_whole_sequence(
 def test_the_signature_is_the_documented_one(tiny_decoder: Callable[..., Any]) -> None:
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
-    normalize(model, layers=2, capacity=24)
+    normalize(model, expected=Expected(attentions=2, gated=2), capacity=24)
     cache = ["batch", 2, 24, 16]
     expected = {"input_ids": ["batch", "sequence"], "position": ["batch"]}
     for layer in range(2):
@@ -59,7 +63,7 @@ def test_the_attention_of_a_layer_after_normalising(
 ) -> None:
     decoder = tiny_decoder(quantization="Q8_0", layers=1)
     model = decoder.traced()
-    normalize(model, layers=1, capacity=24)
+    normalize(model, expected=Expected(attentions=1, gated=1), capacity=24)
     found = [line for line in lines(model) if "self_attn" in line and "weight" not in line]
     found = found[: next(index for index, line in enumerate(found) if "Attention(" in line) + 1]
     name = "layers.0.self_attn"
@@ -85,7 +89,7 @@ def test_the_attention_of_a_layer_after_normalising(
 def test_sequences_of_a_batch_may_stand_at_different_positions(tiny_decoder: Callable[..., Any]) -> None:
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
-    normalize(model, layers=2, capacity=24)
+    normalize(model, expected=Expected(attentions=2, gated=2), capacity=24)
     session = ReferenceSession(model)
     names = [str(one.name) for one in model.graph.inputs if "cache" in str(one.name)]
     empty = {name: np.full((2, 2, 24, 16), 3.0, np.float32) for name in names}
@@ -167,7 +171,7 @@ def test_rotary_tables_are_cut_to_the_capacity(tiny_decoder: Callable[..., Any])
 def test_last_position_only(tiny_decoder: Callable[..., Any], chunks: tuple[int, ...]) -> None:
     decoder = tiny_decoder(quantization="Q4_1")
     model = decoder.traced()
-    result = normalize(model, layers=2, capacity=24, last_position_only=True)
+    result = normalize(model, expected=Expected(attentions=2, gated=2), capacity=24, last_position_only=True)
     assert result.declined == ()
     logits, ends = decoder.cached(model, chunks), np.cumsum(chunks) - 1
     np.testing.assert_allclose(logits, decoder.whole()[:, ends], rtol=1e-4, atol=1e-4)

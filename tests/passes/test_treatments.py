@@ -12,7 +12,7 @@ import pytest
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.plan import Plan
 from intaglio.passes.linears import find_linears
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import ActivationFormat, Treatment, WeightFormat, apply_treatments
 from intaglio.passes.quantize.quantize_activations import QuantizeActivations, round_activations
 from intaglio.passes.result import PassResult
@@ -36,7 +36,11 @@ MEASURED = {
 
 def canonical(decoder: Any, treatment: str) -> tuple[ir.Model, PassResult]:
     model = decoder.traced()
-    normalize(model, layers=decoder.sizes.layers, capacity=decoder.CAPACITY)
+    normalize(
+        model,
+        expected=Expected(attentions=decoder.sizes.layers, gated=decoder.sizes.layers),
+        capacity=decoder.CAPACITY,
+    )
     plan = Plan.parse(treatment)
     return model, apply_treatments(model, plan.sites, plan.default)
 
@@ -147,7 +151,7 @@ def test_layers_that_read_the_same_share_the_rounding(
 def test_a_clone_may_be_treated_again_and_again(decoder: Any) -> None:
     """To revert is to treat another clone of the canonical model."""
     model = decoder.traced()
-    normalize(model, layers=2, capacity=decoder.CAPACITY)
+    normalize(model, expected=Expected(attentions=2, gated=2), capacity=decoder.CAPACITY)
     kept = decoder.cached(model)
     for plan in ("int4-g32", "fp32", "keep"):
         clone = model.clone()

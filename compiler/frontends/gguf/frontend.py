@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from intaglio.compiler.errors import UnsupportedModelError
+from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.frontends.gguf.llama import build_llama
 from intaglio.compiler.frontends.gguf.llama_layout import ARCHITECTURE, read_layout
 from intaglio.compiler.frontends.gguf.reader import MAGIC, GgufFile, open_gguf
 from intaglio.compiler.frontends.gguf.tokenizer import build_tokenizer
-from intaglio.compiler.frontends.traced import Traced
+from intaglio.compiler.frontends.traced import Source, Traced
+from intaglio.passes.normalize.expected import Expected
 
 
 class GgufFrontend:
@@ -17,24 +19,29 @@ class GgufFrontend:
 
     name = "GGUF"
     accepts = "a .gguf file"
+    options: frozenset[str] = frozenset()
 
-    def claims(self, path: Path) -> bool:
-        """Whether `path` is a file that calls itself GGUF, by its name or by its first bytes."""
-        if not path.is_file():
+    def claims(self, model: object) -> bool:
+        """Whether `model` is a file that calls itself GGUF, by its name or by its first bytes."""
+        if not isinstance(model, Path) or not model.is_file():
             return False
-        if path.suffix.lower() == ".gguf":
+        if model.suffix.lower() == ".gguf":
             return True
-        with path.open("rb") as file:
+        with model.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
 
-    def trace(self, path: Path) -> Traced:
-        """The model in `path`. Raises `ModelFileError` and `UnsupportedModelError`."""
-        file = open_gguf(path)
+    def trace(self, model: Path, options: TraceOptions) -> Traced:
+        """The model in the file. Raises `ModelFileError` and `UnsupportedModelError`."""
+        del options  # none has a meaning here
+        file = open_gguf(model)
         _check_architecture(file)
         layout = read_layout(file)
-        model = build_llama(file, layout)
+        graph = build_llama(file, layout)
         tokenizer = build_tokenizer(file.metadata)
-        return Traced(model, layout.architecture, tokenizer, path, len(file.data))
+        layers = layout.architecture.layers
+        expected = Expected(layers, 2 * layers, 2 * layers + 1, layers)
+        source = Source(str(model.resolve()), len(file.data), model)
+        return Traced(graph, layout.architecture, tokenizer, source, expected)
 
 
 def _check_architecture(file: GgufFile) -> None:

@@ -29,7 +29,7 @@ from intaglio.compiler.ir.functions import dequantize_affine
 def build_llama(file: GgufFile, layout: LlamaLayout) -> ir.Model:
     """The model: `input_ids` int64 `[batch, sequence]` → `logits` float32 `[batch, sequence, vocabulary]`."""
     builder = GraphBuilder("llama")
-    LlamaGraph(file, layout, DecoderGraph(builder, layout.architecture)).build()
+    LlamaGraph(file, layout, DecoderGraph(builder, layout.architecture, layout.epsilon)).build()
     has_minima = any(node.op_type == "DequantizeAffine" for node in builder.graph)
     return builder.model([dequantize_affine()] if has_minima else [])
 
@@ -61,7 +61,7 @@ class LlamaGraph:
         builder, sizes, layout = self.parts.builder, self.layout.architecture, self.layout
         factors = plain_tensor(StoredTensor(self.file, FREQUENCIES)) if layout.has_frequency_factors else None
         cosine, sine = rotary_tables(
-            sizes.context, sizes.head_dim, sizes.rope_base, layout.rope_scale, factors
+            sizes.context, sizes.head_dim, layout.rope_base, layout.rope_scale, factors
         )
         return Rotation(
             builder.initializer("rotary.cosine", cosine),

@@ -32,6 +32,8 @@ class LlamaLayout:
     """The sizes, and how rotary angles are stretched."""
 
     architecture: DecoderArchitecture
+    epsilon: float  # of the RMS norms
+    rope_base: float
     rope_scale: float  # positions are divided by this
     has_frequency_factors: bool  # the file divides the rotary frequencies by factors of its own
 
@@ -61,7 +63,13 @@ class LlamaLayout:
 def read_layout(file: GgufFile) -> LlamaLayout:
     """The layout of `file`; `UnsupportedModelError` lists everything in it that cannot be compiled."""
     settings = Settings(file.metadata, ARCHITECTURE)
-    layout = LlamaLayout(_architecture(settings, file), _rope_scale(settings), FREQUENCIES in file.tensors)
+    layout = LlamaLayout(
+        architecture=_architecture(settings, file),
+        epsilon=settings.number("attention.layer_norm_rms_epsilon"),
+        rope_base=settings.number("rope.freq_base", 10000.0),
+        rope_scale=_rope_scale(settings),
+        has_frequency_factors=FREQUENCIES in file.tensors,
+    )
     settings.refuse_unread(HARMLESS)
     settings.problems += _file_problems(file, layout.architecture.vocabulary)
     problems = settings.problems or list(_tensor_problems(file, layout))
@@ -106,8 +114,6 @@ def _architecture(settings: Settings, file: GgufFile) -> DecoderArchitecture:
         head_dim=head_dim,
         vocabulary=vocabulary,
         context=settings.integer("context_length"),
-        rope_base=settings.number("rope.freq_base", 10000.0),
-        epsilon=settings.number("attention.layer_norm_rms_epsilon"),
         tied_embedding=HEAD not in file.tensors,
     )
 
