@@ -1,0 +1,1 @@
+"""Folders as Hugging Face writes them: `config.json`, safetensors, tokenizer files. Nothing is downloaded."""
