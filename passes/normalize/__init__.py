@@ -1,4 +1,4 @@
-"""From a traced graph to the canonical decoder of docs/architecture.md."""
+"""From a traced graph to the canonical decoder, or the canonical ops, of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from intaglio.passes.normalize.merge_projections import MergeProjections
 from intaglio.passes.normalize.recognize_attention import RecognizeAttention
 from intaglio.passes.normalize.recognize_swiglu import RecognizeSwiglu
 from intaglio.passes.normalize.static_kv_cache import StaticKvCache
-from intaglio.passes.result import Pass, PassResult, run_passes
+from intaglio.passes.result import Declined, Pass, PassResult, run_passes
 
-__all__ = ["Expected", "normalize", "normalizing_passes"]
+__all__ = ["Expected", "graph_passes", "normalize", "normalize_graph", "normalizing_passes"]
+
+OPSET_KEPT = "intaglio.opset_kept"  # why a model could not be brought to the opset of our IR
 
 
 def normalize(
@@ -37,4 +39,25 @@ def normalizing_passes(expected: Expected, capacity: int, last_position_only: bo
         StaticKvCache(capacity, expected=expected.attentions),
         CutRotaryTables(capacity),
         *((LastPositionLogits(),) if last_position_only else ()),
+    )
+
+
+def normalize_graph(model: ir.Model, *, expected: Expected | None = None) -> PassResult:
+    """Bring the main graph of any model to canonical ops; inputs and outputs keep name, order and type.
+
+    A model that had to stay at its old opset is left alone, with that reason. Bodies of subgraphs and
+    functions stay as they are.
+    """
+    reason = model.metadata_props.get(OPSET_KEPT)
+    if reason is not None:
+        return PassResult(model, declined=(Declined("normalize_graph", "model", reason),))
+    return run_passes(model, graph_passes(expected or Expected()))
+
+
+def graph_passes(expected: Expected) -> tuple[Pass, ...]:
+    """The passes of `normalize_graph`, in order."""
+    return (
+        FoldConstants(),
+        RecognizeAttention(expected=expected.attentions),
+        RecognizeSwiglu(expected=expected.gated),
     )
