@@ -1,5 +1,6 @@
 """The onnxruntime backend: what nobody else runs faster, and the judge of exports."""
 
+from intaglio.backends.onnxruntime.regions import Port, RegionSession, write_region
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 
-__all__ = ["OnnxRuntimeSession"]
+__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "write_region"]
