@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.attention.cache import Heads
-from intaglio.kernels.attention.decode import LOWEST
+from intaglio.kernels.attention.components import Components
+from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.attention.scores import LOWEST
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -55,19 +56,15 @@ class CombineAttention:
         tir.store(total, [0], tir.float32(0.0))
         with T.serial(frame.workers) as worker:
             tir.store(peak, [0], tirx.Max(peak[0], statistics[worker, head, 0]))
-        output = tir.local((heads.head_dim // heads.lanes, heads.lanes))
-        for vector in range(heads.head_dim // heads.lanes):
-            tir.store(output, [vector, 0], tir.zeros(heads.lanes))
+        output = Components(heads)
+        output.clear()
         with T.serial(frame.workers) as worker:
             shrink = tir.bind(tir.exponential(statistics[worker, head, 0] - peak[0], 1))
             tir.store(total, [0], total[0] + statistics[worker, head, 1] * shrink)
-            for vector in range(heads.head_dim // heads.lanes):
-                part = tir.load(partial, [worker, head, vector * heads.lanes], heads.lanes)
-                running = tir.load(output, [vector, 0], heads.lanes)
-                tir.store(output, [vector, 0], running + part * tir.spread(shrink, heads.lanes))
+            for first in range(0, heads.head_dim, heads.lanes):
+                part = tir.load(partial, [worker, head, first], heads.lanes)
+                output.store(first, output.load(first) + part * tir.spread(shrink, heads.lanes))
         inverse = tir.bind(tir.float32(1.0) / total[0])
-        for vector in range(heads.head_dim // heads.lanes):
-            at = [frame.worker, head * tir.int32(heads.head_dim) + tir.int32(vector * heads.lanes)]
-            tir.store(
-                result, at, tir.load(output, [vector, 0], heads.lanes) * tir.spread(inverse, heads.lanes)
-            )
+        for first in range(0, heads.head_dim, heads.lanes):
+            at = [frame.worker, head * tir.int32(heads.head_dim) + tir.int32(first)]
+            tir.store(result, at, output.load(first) * tir.spread(inverse, heads.lanes))

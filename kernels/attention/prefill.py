@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.attention.cache import BLOCK, Heads
-from intaglio.kernels.attention.decode import LOWEST
+from intaglio.kernels.attention.components import Components
+from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.scores import LOWEST, first_visible, masked, out_of_sight
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
@@ -47,7 +48,6 @@ class _Writer:
     def __init__(self, kernel: PrefillAttention, frame: KernelFrame, rows: int) -> None:
         heads = kernel.heads
         self.kernel, self.heads, self.frame, self.rows = kernel, heads, frame, rows
-        self.vectors = heads.head_dim // heads.lanes
         tokens = frame.count + tir.int32(8)
         self.projection = frame.buffer("projection", (tokens, heads.stride), "float32")
         blocks = heads.capacity // LANES
@@ -55,7 +55,7 @@ class _Writer:
         self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
         self.result = frame.buffer("result", (tokens, kernel.stride), "float32")
         self.weights = [tir.local((BLOCK,)) for _ in range(rows)]
-        self.output = [tir.local((heads.head_dim,)) for _ in range(rows)]
+        self.output = [Components(heads) for _ in range(rows)]
         self.largest, self.total, self.shrink = (tir.local((rows,)) for _ in range(3))
 
     def unit(self, unit: Expression, tiles: Expression) -> None:
@@ -66,13 +66,17 @@ class _Writer:
         self.clear()
         last = self.frame.position + tirx.Min(row + tir.int32(self.rows), self.frame.count) - tir.int32(1)
         last = tir.bind(last)
-        with T.serial(tirx.floordiv(last, tir.int32(BLOCK)) + tir.int32(1)) as block:
-            first = tir.bind(block * tir.int32(BLOCK))
+        visible = tir.bind(first_visible(self.heads, self.frame.position + row))
+        start = tirx.floordiv(visible, tir.int32(BLOCK))
+        with T.serial(tirx.floordiv(last, tir.int32(BLOCK)) + tir.int32(1) - start) as step:
+            first = tir.bind((start + step) * tir.int32(BLOCK))
             for pair in range(0, BLOCK // LANES, 2):
                 self.scores(head, kv_head, row, first, pair)
             for index in range(self.rows):
                 self.softmax(index)
-            self.accumulate(kv_head, first, tirx.Min(tir.int32(BLOCK), last + tir.int32(1) - first))
+            skipped = tir.bind(out_of_sight(self.heads, visible, first))
+            end = tirx.Min(tir.int32(BLOCK), last + tir.int32(1) - first)
+            self.accumulate(kv_head, first, skipped, tir.bind(end - skipped))
         self.write(head, row)
 
     def clear(self) -> None:
@@ -80,8 +84,7 @@ class _Writer:
         for row in range(self.rows):
             tir.store(self.largest, [row], tir.float32(LOWEST))
             tir.store(self.total, [row], tir.float32(0.0))
-            for vector in range(self.vectors):
-                tir.store(self.output[row], [vector * self.heads.lanes], tir.zeros(self.heads.lanes))
+            self.output[row].clear()
 
     def scores(
         self, head: Expression, kv_head: Expression, row: Expression, first: Expression, pair: int
@@ -105,14 +108,9 @@ class _Writer:
                     tir.store(sums[index], [part, 0], tir.fused_multiply_add(keys[part], query, running))
         for part in range(2):
             base = first + tir.int32((pair + part) * LANES)
-            positions = tirx.Ramp(base, tir.int32(1), LANES)
             for index in range(self.rows):
                 own = self.frame.position + row + tir.int32(index)
-                score = tirx.Select(
-                    positions <= tir.spread(own),
-                    tir.load(sums[index], [part, 0]),
-                    tir.spread(tir.float32(LOWEST)),
-                )
+                score = masked(self.heads, tir.load(sums[index], [part, 0]), base, own)
                 tir.store(self.weights[index], [(pair + part) * LANES], score)
 
     def softmax(self, row: int) -> None:
@@ -131,17 +129,20 @@ class _Writer:
         tir.store(self.largest, [row], peak)
         tir.store(self.shrink, [row], shrink)
 
-    def accumulate(self, kv_head: Expression, first: Expression, positions: Expression) -> None:
-        """Shrink the output and add the block's weighted values; uncached rows are never read."""
+    def accumulate(
+        self, kv_head: Expression, first: Expression, skipped: Expression, positions: Expression
+    ) -> None:
+        """Shrink the output and add the block's weighted values; rows that no query sees are never read."""
         lanes = self.heads.lanes
-        for pair in range(0, self.vectors, 2):
-            parts = range(pair, min(pair + 2, self.vectors))
+        for pair in range(0, self.heads.vectors, 2):
+            parts = range(pair, min(pair + 2, self.heads.vectors))
             sums = [tir.local((2, lanes)) for _ in range(self.rows)]
             for row in range(self.rows):
                 for slot, vector in enumerate(parts):
-                    value = tir.load(self.output[row], [vector * lanes], lanes)
+                    value = self.output[row].load(vector * lanes)
                     tir.store(sums[row], [slot, 0], value * tir.spread(self.shrink[row], lanes))
-            with T.serial(positions) as position:
+            with T.serial(positions) as step:
+                position = skipped + step
                 at = [kv_head, first + position]
                 values = [tir.bind(tir.load(self.values, [*at, vector * lanes], lanes)) for vector in parts]
                 for row in range(self.rows):
@@ -151,14 +152,14 @@ class _Writer:
                         tir.store(sums[row], [slot, 0], tir.fused_multiply_add(value, weight, running, lanes))
             for row in range(self.rows):
                 for slot, vector in enumerate(parts):
-                    tir.store(self.output[row], [vector * lanes], tir.load(sums[row], [slot, 0], lanes))
+                    self.output[row].store(vector * lanes, tir.load(sums[row], [slot, 0], lanes))
 
     def write(self, head: Expression, row: Expression) -> None:
         """Normalise the tile into the result; rows beyond the last token land in its padding."""
         lanes = self.heads.lanes
         for index in range(self.rows):
             inverse = tir.bind(tir.float32(1.0) / self.total[index])
-            for vector in range(self.vectors):
+            for vector in range(self.heads.vectors):
                 column = head * tir.int32(self.heads.head_dim) + tir.int32(vector * lanes)
-                value = tir.load(self.output[index], [vector * lanes], lanes) * tir.spread(inverse, lanes)
+                value = self.output[index].load(vector * lanes) * tir.spread(inverse, lanes)
                 tir.store(self.result, [row + tir.int32(index), column], value)
