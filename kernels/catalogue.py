@@ -21,6 +21,7 @@ from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.row_program.program import RowProgram
 from intaglio.kernels.swiglu.kernel import SwiGlu
 from intaglio.kernels.tir import KernelFrame
 
@@ -50,6 +51,7 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedMatrixVector,
     RmsNorm,
     RotateAndCache,
+    RowProgram,
     SwiGlu,
 )
 
@@ -63,8 +65,14 @@ def kernel_from_json(name: str, parameters: dict[str, Any]) -> Kernel:
 
 def _build(cls: type[Any], values: dict[str, Any]) -> Any:
     types = typing.get_type_hints(cls)
-    fields = {
-        name: _build(types[name], value) if dataclasses.is_dataclass(types[name]) else value
-        for name, value in values.items()
-    }
-    return cls(**fields)
+    return cls(**{name: _value(types[name], value) for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any) -> Any:
+    """`value`, from JSON, as a field of type `kind` has it: a dataclass, a tuple of one kind, or itself."""
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type[Any]", kind), value)
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        return tuple(_value(element, one) for one in value)
+    return value

@@ -86,6 +86,17 @@ class RowProgram:
         """Indices of the steps that are norms: each has a scratch row."""
         return tuple(i for i, step in enumerate(self.steps) if step.op in ("rms_norm", "layer_norm"))
 
+    def needed(self, step: int, known: frozenset[int]) -> tuple[int, ...]:
+        """What `step` is computed from, itself included, in order; what goes into `known` steps is left out."""
+        found: set[int] = set()
+        waiting = [step]
+        while waiting:
+            one = waiting.pop()
+            if one not in found and one not in known:
+                waiting += self.steps[one].arguments
+            found.add(one)
+        return tuple(sorted(found))
+
     @property
     def pointers(self) -> dict[str, str]:
         """Pointer arguments in order."""
