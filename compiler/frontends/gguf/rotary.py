@@ -1,7 +1,8 @@
-"""Rotary position embedding: the tables, and the order of rows that llama.cpp's converter changed."""
+"""Rotary position embedding: schemes, tables, and the order of rows that llama.cpp's converter changed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -20,27 +21,38 @@ def half_split_order(heads: int, head_dim: int) -> NDArray[np.int64]:
     return pairs.swapaxes(1, 2).reshape(-1)
 
 
-def rotary_tables(
-    context: int, head_dim: int, base: float, scale: float, factors: ir.TensorProtocol | None
-) -> tuple[ir.LazyTensor, ir.LazyTensor]:
-    """cos and sin, `[context, head_dim / 2]`, of `position · base^(−2i / head_dim) / scale / factors[i]`.
+@dataclass(frozen=True)
+class RotaryScheme:
+    """Which angle a pair of numbers in a head is turned by."""
 
-    Computed in float64 when asked for. `factors`, float32 `[head_dim / 2]`, stretches single frequencies
-    (Llama 3.1).
+    dimensions: int  # of a head that are turned: its first ones
+    base: float
+    scale: float = 1.0  # positions are divided by this
+    factors: str | None = None  # name of a tensor `[dimensions / 2]` by which single frequencies are divided
+    magnitude: float = 1.0  # turned numbers grow by this
+
+
+def rotary_tables(
+    context: int, scheme: RotaryScheme, factors: ir.TensorProtocol | None
+) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+    """cos and sin, `[context, dimensions / 2]`, of `position · base^(−2i / dimensions) / scale / factors[i]`.
+
+    Both times the magnitude, computed in float64 when asked for. `factors` is what `scheme.factors` names.
     """
 
     def angles() -> NDArray[np.float64]:
-        frequencies = base ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim) / scale
+        exponents = np.arange(0, scheme.dimensions, 2, dtype=np.float64) / scheme.dimensions
+        frequencies = scheme.base**-exponents / scheme.scale
         stretched = frequencies if factors is None else frequencies / factors.numpy().astype(np.float64)
         return np.outer(np.arange(context, dtype=np.float64), stretched)
 
     def cosine() -> ir.Tensor[Array]:
-        return ir.Tensor(np.cos(angles()).astype(np.float32))
+        return ir.Tensor((np.cos(angles()) * scheme.magnitude).astype(np.float32))
 
     def sine() -> ir.Tensor[Array]:
-        return ir.Tensor(np.sin(angles()).astype(np.float32))
+        return ir.Tensor((np.sin(angles()) * scheme.magnitude).astype(np.float32))
 
-    shape = [context, head_dim // 2]
+    shape = [context, scheme.dimensions // 2]
     return (
         ir.LazyTensor(cosine, ir.DataType.FLOAT, ir.Shape(shape)),
         ir.LazyTensor(sine, ir.DataType.FLOAT, ir.Shape(shape)),

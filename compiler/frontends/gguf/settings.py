@@ -34,6 +34,14 @@ class Settings:
         self._refuse(name, value, "a positive number")
         return 1.0
 
+    def count(self, name: str, default: int) -> int | None:
+        """A positive whole number; None where 0 stands for it."""
+        return None if self._is_zero(name, default) else self.integer(name, default)
+
+    def limit(self, name: str, default: float) -> float | None:
+        """A positive, finite number; None where 0 stands for it."""
+        return None if self._is_zero(name, default) else self.number(name, default)
+
     def one_of(self, name: str, accepted: tuple[Value, ...], default: Value) -> Value:
         """A value out of `accepted`."""
         value = self._get(name, default)
@@ -52,6 +60,10 @@ class Settings:
     def _get(self, name: str, default: Value | None) -> Value | None:
         self.read.add(name)
         return self.metadata.get(f"{self.prefix}.{name}", default)
+
+    def _is_zero(self, name: str, default: float) -> bool:
+        value = self._get(name, default)
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
 
     def _refuse(self, name: str, value: Value | None, wanted: str) -> None:
         key = f"{self.prefix}.{name}"
