@@ -1,0 +1,1 @@
+"""Front end for `torch.nn.Module`: captured by `torch.export`, translated by `torch.onnx`."""
