@@ -17,7 +17,15 @@ from intaglio.compiler.frontends.gguf.types import TENSOR_TYPES
 from intaglio.compiler.frontends.tracing import trace
 
 EXTREME_HALVES = np.array([0, -0.0, 6e-8, -6e-5, 65504, -65504, np.inf, -np.inf, np.nan, 1, 0.1], np.float16)
-HALVES_AT = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_1": (0, 2)}
+HALVES_AT = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+}
 SIZES = {one.name: one for one in TENSOR_TYPES.values()}
 
 

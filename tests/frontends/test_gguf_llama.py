@@ -51,7 +51,7 @@ def test_equals_transformers(tiny_gguf: TinyGguf, load_llama: LoadLlama, quantiz
     assert relative_error(path, tokens(2, 37), load_llama(path)) < 1e-5
 
 
-@pytest.mark.parametrize("quantization", ["Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("quantization", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
 def test_equals_transformers_for_k_quants(
     tiny_gguf: TinyGguf, load_llama: LoadLlama, quantization: str
 ) -> None:

@@ -27,6 +27,13 @@ COMMON_MERGES = (
     "e n",
     "Ġ w",
 )
+HALVES = {  # scales of scales, and of minima, by their places in a block
+    "Q2_K": {80: 5e-3, 82: 5e-3},
+    "Q3_K": {108: 1e-3},
+    "Q4_K": {0: 1e-4, 2: 1e-3},
+    "Q5_K": {0: 5e-5, 2: 1e-3},
+    "Q6_K": {208: 5e-5},
+}
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -106,7 +113,7 @@ def weights(
 
 def quantized(weight: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> NDArray[np.generic]:
     """Raw blocks of `weight`; random ones of like size for k-quants, which the gguf package cannot make."""
-    halves = {"Q4_K": {0: 1e-4, 2: 1e-3}, "Q5_K": {0: 5e-5, 2: 1e-3}, "Q6_K": {208: 5e-5}}.get(kind.name)
+    halves = HALVES.get(kind.name)
     if halves is None:
         blocks: NDArray[np.generic] = gguf.quants.quantize(weight, kind)
         return blocks

@@ -46,6 +46,11 @@ def low_bits(nibbles: Blocks) -> Blocks:
     return np.concatenate([nibbles & 15, nibbles >> 4], axis=-1)
 
 
+def pairs(codes: Blocks) -> Blocks:
+    """Codes of four bits, one in a byte → two neighbours in a byte, the first in the low bits."""
+    return codes[..., 0::2] & np.uint8(15) | codes[..., 1::2] << np.uint8(4)
+
+
 def rows(parts: NDArray[np.generic]) -> NDArray[np.generic]:
     """All numbers of a row in one axis."""
     return parts.reshape(parts.shape[0], -1)
