@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
@@ -14,14 +15,16 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 @dataclass(frozen=True)
 class QuantizedEmbedding:
-    """`result[i] = dequantised row tokens[i]`.
+    """`result[i] = dequantised row tokens[i]`, or row `position + i + offset` where `source` is "positions".
 
-    Pointers: codes, scales (, minima), tokens int32 `[count]`, result float32 `[count, stride]`; padding is
-    set to zero.
+    Pointers: codes, scales (, minima), tokens int32 `[count]` unless positions are the source, result float32
+    `[count, stride]`; padding is set to zero.
     """
 
     weight: QuantizedWeight
     stride: int
+    source: str = "tokens"
+    offset: int = 0  # added to positions
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -29,7 +32,7 @@ class QuantizedEmbedding:
         weight = {"codes": "uint8", "scales": self.weight.scale_dtype}
         if self.weight.minimum:
             weight["minima"] = self.weight.minimum
-        return {**weight, "tokens": "int32", "result": "float32"}
+        return {**weight, **source_pointer(self.source), "result": "float32"}
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
@@ -47,13 +50,13 @@ class _QuantizedWriter:
         self.codes = frame.buffer("codes", (weight.blocks, weight.columns // weight.chunk, ROWS, 4), "uint8")
         self.scales = frame.buffer("scales", groups, weight.scale_dtype)
         self.minima = frame.buffer("minima", groups, weight.minimum) if weight.minimum else None
-        self.tokens = frame.buffer("tokens", (frame.count,), "int32")
+        self.source = source_rows(kernel.source, kernel.offset, frame)
         self.result = frame.buffer("result", (frame.count, kernel.stride), "float32")
 
     def row(self, row: Expression) -> None:
         """One token."""
         weight = self.kernel.weight
-        token = tir.bind(self.tokens[row])
+        token = self.source(row)
         block, lane = tir.bind(tirx.floordiv(token, ROWS)), tir.bind(tirx.floormod(token, ROWS))
         with T.serial(weight.columns // weight.group) as group:
             scale = tir.bind(self.scales[block, group, lane].astype("float32"))
@@ -78,30 +81,34 @@ class _QuantizedWriter:
 
 @dataclass(frozen=True)
 class FloatEmbedding:
-    """`result[i] = row tokens[i]`; pointers: weight, tokens int32 `[count]`, result `[count, stride]`."""
+    """`result[i] = row tokens[i]`, or row `position + i + offset` where `source` is "positions".
+
+    Pointers: weight, tokens int32 `[count]` unless positions are the source, result `[count, stride]`.
+    """
 
     weight: FloatWeight
     stride: int
+    source: str = "tokens"
+    offset: int = 0  # added to positions
 
     @property
     def pointers(self) -> dict[str, str]:
         """Pointer arguments in order."""
         element = "float32" if self.weight.dtype == "float32" else "uint16"
-        return {"weight": element, "tokens": "int32", "result": "float32"}
+        return {"weight": element, **source_pointer(self.source), "result": "float32"}
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
         del instructions  # a gather: bound by memory latency
-        tokens = frame.buffer("tokens", (frame.count,), "int32")
+        source = source_rows(self.source, self.offset, frame)
         result = frame.buffer("result", (frame.count, self.stride), "float32")
         pair = 2 if self.weight.dtype == "bfloat16" else 1
         shape = (self.weight.blocks, self.weight.padded_columns // pair, ROWS, pair)
         table = frame.buffer("weight", shape, self.pointers["weight"])
-        frame.each_own(frame.count, lambda row: self.row(table, tokens, result, row))
+        frame.each_own(frame.count, lambda row: self.row(table, source(row), result, row))
 
-    def row(self, table: Expression, tokens: Expression, result: Expression, row: Expression) -> None:
+    def row(self, table: Expression, token: Expression, result: Expression, row: Expression) -> None:
         """One token."""
-        token = tir.bind(tokens[row])
         block, lane = tir.bind(tirx.floordiv(token, ROWS)), tir.bind(tirx.floormod(token, ROWS))
         pair = 2 if self.weight.dtype == "bfloat16" else 1
         with T.serial(self.weight.columns) as column:
@@ -110,6 +117,20 @@ class FloatEmbedding:
                 value = tir.reinterpret(value.astype("uint32") << tir.constant(16, "uint32"), "float32")
             tir.store(result, [row, column], value)
         clear_padding(result, row, self.weight.columns, self.stride)
+
+
+def source_pointer(source: str) -> dict[str, str]:
+    """The pointer that holds the rows' numbers: none for positions."""
+    return {"tokens": "int32"} if source == "tokens" else {}
+
+
+def source_rows(source: str, offset: int, frame: KernelFrame) -> Callable[[Expression], Expression]:
+    """Which row of the table belongs to a row of the result."""
+    if source == "tokens":
+        tokens = frame.buffer("tokens", (frame.count,), "int32")
+        return lambda row: tir.bind(tokens[row])
+    first = tir.bind(frame.position + tir.int32(offset))
+    return lambda row: tir.bind(first + row)
 
 
 def clear_padding(result: Expression, row: Expression, columns: int, stride: int) -> None:

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
-from intaglio.kernels.linear.epilogue import finish
+from intaglio.kernels.linear.epilogue import GATED, finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import PADDING, tile_tokens
 from intaglio.kernels.linear.matrix_vector import PREFETCH_BYTES
@@ -33,7 +33,7 @@ class DequantizedMatrixVector:
     """
 
     weight: QuantizedWeight
-    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
     activation_stride: int
     tokens: str
     result_offset: int = 0  # of row 0 in result, a multiple of 16
@@ -154,7 +154,7 @@ class DequantizedMatrixMatrix:
     """
 
     weight: QuantizedWeight
-    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
     activation_stride: int
     result_stride: int
     result_offset: int = 0  # of row 0 in a token's results, a multiple of 16
@@ -232,7 +232,7 @@ class _MatrixWriter:
     def write(self, token: Expression, block: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
         epilogue, offset = self.kernel.epilogue, tir.int32(self.kernel.result_offset)
-        if epilogue == "swiglu":
+        if epilogue in GATED:
             at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + offset]
             finish(self.result, at, sums, epilogue)
             return

@@ -31,7 +31,7 @@ class FloatLinear:
     """
 
     weight: FloatWeight
-    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
     activation_stride: int
     result_stride: int
     tokens: str  # "all", "own" or "shared"

@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
-from intaglio.kernels.linear.epilogue import finish
+from intaglio.kernels.linear.epilogue import GATED, finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -37,7 +37,7 @@ class QuantizedMatrixMatrix:
 
     weight: QuantizedWeight
     activation_group: int
-    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
     result_stride: int
     result_offset: int = 0  # of row 0 in a token's results, a multiple of 16
 
@@ -162,7 +162,7 @@ class _Writer:
     def write(self, token: Expression, block: Expression, sums: list[Expression]) -> None:
         """The epilogue for one token."""
         epilogue, offset = self.kernel.epilogue, tir.int32(self.kernel.result_offset)
-        if epilogue == "swiglu":
+        if epilogue in GATED:
             at = [token, tirx.floordiv(block, tir.int32(2)) * tir.int32(ROWS) + offset]
             finish(self.result, at, sums, epilogue)
             return

@@ -31,7 +31,7 @@ class QuantizedMatrixVector:
 
     weight: QuantizedWeight
     activation_group: int
-    epilogue: str  # "store", "add" (to the result) or "swiglu" (gate and up interleaved)
+    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
     result_offset: int = 0  # of row 0 in result, a multiple of 16
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +26,15 @@ def linear(x: Array, weight: Array) -> Array:
     return x @ weight.T
 
 
-def linear_swiglu(x: Array, weight: Array) -> Array:
-    """The two halves of the rows as gate and up: silu(gate) · up, `[tokens, rows / 2]`."""
+def linear_gated(x: Array, weight: Array, epilogue: str) -> Array:
+    """The two halves of the rows as gate and up: act(gate) · up, `[tokens, rows / 2]`."""
     gate, up = np.split(linear(x, weight), 2, axis=1)
-    result: Array = gate / (1 + np.exp(-gate)) * up
+    result: Array = _ACTIVATIONS[epilogue](gate) * up
     return result
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "swiglu": lambda gate: gate / (1 + np.exp(-gate)),
+    "geglu_erf": lambda gate: gate / 2 * (1 + np.vectorize(math.erf)(gate / math.sqrt(2))),
+    "geglu_tanh": lambda gate: gate / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3))),
+}

@@ -7,6 +7,7 @@ import pytest
 
 from intaglio.kernels.linear import layout, reference
 from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
+from intaglio.kernels.linear.epilogue import GATED, PLAIN
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
@@ -79,18 +80,19 @@ def test_matrix_matrix(name, tokens, run_kernel, random, nan):
     close(done["result"][:tokens, : weight.rows], reference.linear(exact, dense))
 
 
+@pytest.mark.parametrize("epilogue", GATED)
 @pytest.mark.parametrize("tokens", [1, 9])
-def test_epilogues(tokens, run_kernel, random, nan):
+def test_epilogues(tokens, epilogue, run_kernel, random, nan):
     weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
     packed, dense = random_weight(weight, random)
     x = random.normal(size=(tokens, 64)).astype(np.float32) * 20
     activation, exact = quantized_rows(x, 64 // 2, tokens + PADDING)
-    expected = reference.linear_swiglu(exact, dense)
+    expected = reference.linear_gated(exact, dense, epilogue)
     if tokens == 1:
-        kernel = QuantizedMatrixVector(weight, 32, "swiglu")
+        kernel = QuantizedMatrixVector(weight, 32, epilogue)
         found = run_kernel(kernel, packed | activation | {"result": nan(48)})["result"][None]
     else:
-        kernel = QuantizedMatrixMatrix(weight, 32, "swiglu", 48)
+        kernel = QuantizedMatrixMatrix(weight, 32, epilogue, 48)
         scratch = {"panel": np.zeros(64 * 32 // 4, np.int32), "result": nan(tokens + PADDING, 48)}
         found = run_kernel(kernel, packed | activation | scratch, count=tokens)["result"][:tokens]
     close(found[:, :36], expected, 4e-6)
@@ -116,9 +118,9 @@ def test_residual_add(tokens, run_kernel, random):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tokens", [1, 11])
-@pytest.mark.parametrize("epilogue", ["store", "add", "swiglu"])
+@pytest.mark.parametrize("epilogue", PLAIN + GATED)
 def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
-    parts = 2 if epilogue == "swiglu" else 1
+    parts = 2 if epilogue in GATED else 1
     weight = layout.FloatWeight(38, 21, dtype, parts)
     dense = random.normal(size=(38, 21)).astype(np.float32)
     source = dense
@@ -142,7 +144,7 @@ def test_float_weights(dtype, tokens, epilogue, run_kernel, random, nan):
         :tokens
     ]
     exact = x[:tokens, :21].astype(np.float64), dense.astype(np.float64)
-    expected = reference.linear_swiglu(*exact) if parts == 2 else reference.linear(*exact)
+    expected = reference.linear_gated(*exact, epilogue) if parts == 2 else reference.linear(*exact)
     if epilogue == "add":
         expected = expected + before[:tokens, :38]
     close(found[:, : expected.shape[1]], expected)
@@ -167,6 +169,24 @@ def test_float_activations(name, tokens, run_kernel, random, nan):
     found = done["result"][:tokens, 16 : 16 + weight.rows]
     close(found, reference.linear(x[:tokens].astype(np.float64), dense))
     assert np.isnan(done["result"][:tokens, :16]).all()
+
+
+@pytest.mark.parametrize("epilogue", GATED)
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_gated_float_activations(tokens, epilogue, run_kernel, random, nan):
+    weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
+    packed, dense = random_weight(weight, random)
+    x = nan(tokens + PADDING, 64)
+    x[:tokens] = random.normal(size=(tokens, 64)) * 20
+    buffers = packed | {"activation": x, "result": nan(tokens + PADDING, 48)}
+    if tokens == 1:
+        kernel = DequantizedMatrixVector(weight, epilogue, 64, "shared", 0)
+        buffers["group_sums"] = nan(1, 2)
+    else:
+        kernel = DequantizedMatrixMatrix(weight, epilogue, 64, 48, 0)
+        buffers["panel"] = nan(1, 64 * 32)
+    found = run_kernel(kernel, buffers, count=tokens)["result"][:tokens, :36]
+    close(found, reference.linear_gated(x[:tokens].astype(np.float64), dense, epilogue), 4e-6)
 
 
 def test_packing_keeps_every_code(random):

@@ -91,6 +91,26 @@ def test_float_embedding(dtype, run_kernel, random, nan):
     assert (done["result"][:, 33:] == 0).all()
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(("position", "offset"), [(0, 0), (17, 2)])
+def test_position_embedding(quantized, position, offset, run_kernel, random, nan):
+    table = random.integers(0, 16, (35, 32)).astype(np.uint8)
+    if quantized:
+        weight = layout.QuantizedWeight(35, 32, 4, 32, 0, "", "float32")
+        buffers = {"codes": layout.pack_codes(table, weight)}
+        buffers["scales"] = layout.pack_groups(np.ones((35, 1)), weight, "float32")
+        kernel = QuantizedEmbedding(weight, 48, "positions", offset)
+    else:
+        weight = layout.FloatWeight(35, 32, "float32")
+        buffers = {"weight": layout.pack_float(table.astype(np.float32), weight)}
+        kernel = FloatEmbedding(weight, 48, "positions", offset)
+    assert "tokens" not in kernel.pointers
+    done = run_kernel(kernel, buffers | {"result": nan(5, 48)}, count=5, position=position, workers=2)
+    rows = np.arange(5) + position + offset
+    np.testing.assert_array_equal(done["result"][:, :32], embedding(rows, table.astype(np.float64)))
+    assert (done["result"][:, 32:] == 0).all()
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_swiglu(tokens, run_kernel, random):
     """Gates of ±100 as well, where e^x leaves float32."""
