@@ -1,39 +1,42 @@
-"""What keeps regions from having kernels, found before anything is lowered, so that all is listed at once."""
+"""What keeps a region from having a kernel, found before anything is lowered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
-import onnx_ir as ir
-
-from intaglio.backends.tvm.joints import Joint
 from intaglio.backends.tvm.packing import Layout, layout_of
-from intaglio.backends.tvm.regions import GatedRegion, LinearRegion, Region, inputs_of
-from intaglio.kernels.linear.layout import ROWS, FloatWeight
+from intaglio.backends.tvm.program import ROW
+from intaglio.backends.tvm.regions import AttentionRegion, LinearRegion, Region, RowRegion, linears_of
+from intaglio.kernels.linear.layout import FloatWeight
+
+LARGEST_HEAD = 256
+COMPONENTS = 8  # a head's size is a multiple of it
+POINTERS = ROW - 2  # of a stage
 
 
-def problems_of(regions: Sequence[Region], joints: Mapping[ir.Value, Joint]) -> list[str]:
-    """`site: reason` for every region that no kernel computes."""
-    last_reader = {value: index for index, region in enumerate(regions) for value in inputs_of(region)}
+def problem_of(region: Region) -> str | None:
+    """Why no kernel computes `region`; `None` where one does."""
+    reasons = [f"{one.site}: {reason}" for one in linears_of(region) if (reason := _grouping(one))]
+    if isinstance(region, AttentionRegion):
+        reasons += _heads(region)
+    if isinstance(region, RowRegion):
+        pointers = len(region.operands) + len(region.vectors) + region.norms + 1
+        reasons += [f"a row program with {pointers} pointers"] if pointers > POINTERS else []
+    return "; ".join(reasons) or None
+
+
+def _heads(region: AttentionRegion) -> list[str]:
+    size, rotation = region.head_dim, region.rotation
     problems = []
-    for index, region in enumerate(regions):
-        for linear in _linears(region):
-            layout = layout_of(linear.weight, 2 if linear.gated else 1)
-            reasons = [_grouping(linear, layout), _separation(linear, layout, joints)]
-            if linear.residual is not None and last_reader[linear.residual] != index:
-                reasons.append("its residual, which it would overwrite, is read again afterwards")
-            problems += [f"{linear.site}: {reason}" for reason in reasons if reason]
+    if size % COMPONENTS or size > LARGEST_HEAD:
+        problems.append(f"heads of {size} components; known are multiples of {COMPONENTS} to {LARGEST_HEAD}")
+    if rotation is not None and rotation.interleaved:
+        problems.append("a rotation of neighbouring components")
+    if rotation is not None and (rotation.components % 2 or rotation.components > size):
+        problems.append(f"a rotation of {rotation.components} components")
     return problems
 
 
-def _linears(region: Region) -> Iterator[LinearRegion]:
-    if isinstance(region, LinearRegion):
-        yield region
-    elif isinstance(region, GatedRegion):
-        yield from (region.gate, region.up)
-
-
-def _grouping(region: LinearRegion, layout: Layout) -> str | None:
+def _grouping(region: LinearRegion) -> str | None:
+    layout: Layout = layout_of(region.weight, 2 if region.gate else 1)
     group = region.activation_group
     if group is None:
         return None
@@ -45,10 +48,3 @@ def _grouping(region: LinearRegion, layout: Layout) -> str | None:
             f"and the {layout.columns} columns"
         )
     return None
-
-
-def _separation(region: LinearRegion, layout: Layout, joints: Mapping[ir.Value, Joint]) -> str | None:
-    joint = joints.get(region.output)
-    if joint is None or not (layout.rows % ROWS or joint.offset % ROWS):
-        return None
-    return f"separate projections need multiples of {ROWS} rows, not {layout.rows}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from intaglio.backends.tvm.regions import AttentionRegion, Region
+from intaglio.backends.tvm.regions import AttentionRegion, LinearRegion, Region, inputs_of
+from intaglio.kernels.linear.layout import ROWS
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,30 @@ class Joint:
 
 
 def joints_of(regions: Sequence[Region]) -> dict[ir.Value, Joint]:
-    """The places of all projections that were not merged."""
-    joints = {}
+    """The places of projections that can be computed right where attention reads them.
+
+    That takes linear layers of whole blocks of rows, which nobody else reads.
+    """
+    linears = {one.output: one for one in regions if isinstance(one, LinearRegion) and one.residual is None}
+    readers = [value for region in regions for value in inputs_of(region)]
+    joints: dict[ir.Value, Joint] = {}
     for region in regions:
         if not isinstance(region, AttentionRegion) or len(region.projections) == 1:
             continue
-        kv = region.kv_heads * region.head_dim
-        offsets = (0, region.heads * region.head_dim, region.heads * region.head_dim + kv)
-        for value, offset in zip(region.projections, offsets, strict=True):
-            joints[value] = Joint(region.projections[0], offset, offsets[-1] + kv)
+        parts = parts_of(region)
+        made = [linears.get(value) for value in parts]
+        aligned = all(one is not None and one.weight.shape[0] % ROWS == 0 for one in made)
+        if aligned and all(readers.count(value) == 1 for value in parts):
+            joints |= parts
     return joints
+
+
+def parts_of(region: AttentionRegion) -> dict[ir.Value, Joint]:
+    """The separate projections of `region`, and their places in the joint buffer."""
+    kv = region.kv_heads * region.head_dim
+    offsets = (0, region.heads * region.head_dim, region.heads * region.head_dim + kv)
+    whole, columns = region.projections[0], offsets[-1] + kv
+    return {
+        value: Joint(whole, offset, columns)
+        for value, offset in zip(region.projections, offsets, strict=True)
+    }

@@ -1,60 +1,58 @@
 """A fused decoder → a program: stage tables for decoding, prefill and scoring, and the packed weights.
 
 The tables are made from the same regions. "decode" takes one token; "prefill" many, and computes the logits
-of the last; "score" computes the logits of all.
+of the last; "score" computes the logits of all. Nodes without kernels are regions that onnxruntime runs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
-from intaglio.backends.tvm.checks import problems_of
+from intaglio.backends.onnxruntime.regions import write_region
 from intaglio.backends.tvm.emit import Emitter
 from intaglio.backends.tvm.joints import joints_of
-from intaglio.backends.tvm.packing import layout_of
-from intaglio.backends.tvm.program import Program, StageTable
-from intaglio.backends.tvm.reading import read_regions
+from intaglio.backends.tvm.partition import partition, row_size
+from intaglio.backends.tvm.program import ForeignFile, Program, StageTable
 from intaglio.backends.tvm.regions import (
     AttentionRegion,
-    EmbeddingRegion,
-    GatedRegion,
+    ForeignRegion,
     LinearRegion,
     Region,
+    RowRegion,
     inputs_of,
+    linears_of,
+    outputs_of,
 )
+from intaglio.backends.tvm.sites import Site, sites_of
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
-from intaglio.compiler.errors import UnsupportedModelError
 
 SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
 
 
 @dataclass(frozen=True)
-class Site:
-    """What a region became."""
-
-    site: str
-    kind: str
-    shape: tuple[int, ...]  # [out, in] of a linear layer
-    format: str  # of its weights
-    bytes: int  # packed, that one token reads
-    kernels: tuple[str, ...]  # for one token and for many
-
-
-@dataclass(frozen=True)
 class Lowered:
-    """A program and what is needed to write its weights."""
+    """A program and what is needed to write its weights and the regions of onnxruntime."""
 
     program: Program
     sites: tuple[Site, ...]
     pieces: Pieces
+    foreign: tuple[ForeignRegion, ...]
 
     def write_weights(self, path: Path) -> int:
         """Pack the weights into the file `path`; its size in bytes."""
         return self.pieces.arena.write(path)
+
+    def write_foreign(self, folder: Path) -> tuple[str, ...]:
+        """Write the regions of onnxruntime into `folder`; the names of the files."""
+        named = zip(self.foreign, self.program.foreign, strict=True)
+        return tuple(
+            name for one, to in named for name in write_region(one.model, folder, Path(to.file).stem)
+        )
 
 
 def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
@@ -63,48 +61,58 @@ def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
     The program is the same for every target: the instruction family is chosen when code is generated.
 
     Raises:
-        UnsupportedModelError: listing every node that has no kernel.
+        UnsupportedModelError: listing every value that the kernels and onnxruntime cannot share.
     """
-    regions, unreadable = read_regions(model)
+    regions = partition(model)
+    foreign = tuple(one for one in regions if isinstance(one, ForeignRegion))
     pieces, joints = Pieces(), joints_of(regions)
-    if problems := [*unreadable, *problems_of(regions, joints)]:
-        raise UnsupportedModelError("lower: no kernels for", problems)
-    sizes = (("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, SCORE_TOKENS))))
     logits = next(one for one in model.graph.outputs if one.name == "logits")
+    numbers = {id(one): index for index, one in enumerate(foreign)}
+    sizes = (("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, SCORE_TOKENS))))
     tables = []
     for name, tokens in sizes:
-        emitter = Emitter(
-            TableBuilder(name, tokens, pieces, readers=_readers(regions)), capacity, logits, joints
-        )
+        table = TableBuilder(name, tokens, pieces, readers=_readers(regions))
+        emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
             emitter.emit(region)
-        tables.append(StageTable(name, tokens, tuple(emitter.table.stages)))
+        tables.append(StageTable(name, tokens, tuple(table.stages), tuple(table.foreign)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)
 
 
-def _parts(regions: list[Region]) -> list[EmbeddingRegion | LinearRegion | AttentionRegion]:
-    """The regions, gate and up by themselves."""
-    parts: list[EmbeddingRegion | LinearRegion | AttentionRegion] = []
-    for region in regions:
-        parts += [region.gate, region.up] if isinstance(region, GatedRegion) else [region]
-    return parts
-
-
-def _readers(regions: list[Region]) -> Counter[ir.Value]:
+def _readers(regions: Sequence[Region]) -> Counter[ir.Value]:
     return Counter(value for region in regions for value in inputs_of(region))
 
 
+def _tail(regions: Sequence[Region], logits: ir.Value) -> frozenset[ir.Value]:
+    """The head's output and what is computed from it: for a prompt, only the last row is wanted."""
+    makers = {value: region for region in regions for value in outputs_of(region)}
+    readers = _readers(regions)
+    tail, pending = {logits}, [logits]
+    while pending:
+        maker = makers.get(pending.pop())
+        if not isinstance(maker, RowRegion):
+            continue
+        heads = [one for one in inputs_of(maker) if isinstance(makers.get(one), LinearRegion | RowRegion)]
+        if len(heads) == len(maker.operands) and all(readers[one] == 1 for one in heads):
+            tail.update(heads)
+            pending += heads
+    return frozenset(tail)
+
+
 def _lowered(
-    regions: list[Region], pieces: Pieces, tables: tuple[StageTable, ...], capacity: int, logits: ir.Value
+    regions: Sequence[Region],
+    pieces: Pieces,
+    tables: tuple[StageTable, ...],
+    capacity: int,
+    logits: ir.Value,
 ) -> Lowered:
-    parts = _parts(regions)
-    linears = [region for region in parts if isinstance(region, LinearRegion)]
-    sites = tuple(_site(region, pieces, tables) for region in parts)
+    foreign = tuple(one for one in regions if isinstance(one, ForeignRegion))
+    sites = sites_of(regions, pieces, tables)
+    linears = [one for region in regions for one in linears_of(region)]
     attention = [region for region in regions if isinstance(region, AttentionRegion)]
-    head = next(region for region in linears if region.output is logits)
     program = Program(
         capacity=capacity,
-        vocabulary=head.weight.shape[0],
+        vocabulary=row_size(logits),
         kernels=tuple(pieces.kernels),
         buffers=pieces.placed(),
         tables=tables,
@@ -112,19 +120,8 @@ def _lowered(
         bytes_per_token=sum(site.bytes for site in sites),
         cache_bytes_per_position=sum(2 * 4 * one.kv_heads * one.head_dim for one in attention),
         multiply_adds_per_token=sum(one.weight.shape[0] * one.weight.shape[1] for one in linears),
+        foreign=tuple(
+            ForeignFile(f"region-{index}.onnx", one.caches, one.site) for index, one in enumerate(foreign)
+        ),
     )
-    return Lowered(program, sites, pieces)
-
-
-def _site(
-    region: EmbeddingRegion | LinearRegion | AttentionRegion, pieces: Pieces, tables: tuple[StageTable, ...]
-) -> Site:
-    kinds = (stage.kernel for table in tables for stage in table.stages if stage.site == region.site)
-    kernels = tuple(dict.fromkeys(pieces.kernels[kind].name for kind in kinds))
-    if isinstance(region, AttentionRegion):
-        return Site(region.site, "attention", (), "float32 cache", 0, kernels)
-    layout = layout_of(region.weight, 2 if isinstance(region, LinearRegion) and region.gated else 1)
-    kind = "embedding" if isinstance(region, EmbeddingRegion) else "linear"
-    # A token reads one row of an embedding, and all of a linear layer.
-    read = layout.bytes // region.weight.shape[0] if kind == "embedding" else layout.bytes
-    return Site(region.site, kind, region.weight.shape, layout.describe(), read, kernels)
+    return Lowered(program, sites, pieces, foreign)

@@ -14,7 +14,7 @@ from typing import Any
 from intaglio.compiler.errors import ArtifactError
 
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
-ROW = 16  # int64 per stage in a table as the code reads it
+ROW = 32  # int64 per stage in a table as the code reads it
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,44 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Rows that go from a buffer into a foreign region, or back."""
+
+    name: str  # of the region's input or output
+    buffer: int
+    stride: int  # floats from row to row
+    offset: int  # of the first column
+    shape: tuple[int, ...]  # of a row
+    single: bool  # one row, whatever the number of tokens
+
+
+@dataclass(frozen=True)
+class ForeignCall:
+    """A run of region `region` in onnxruntime, ahead of stage `before`."""
+
+    region: int
+    before: int
+    inputs: tuple[Exchange, ...]
+    outputs: tuple[Exchange, ...]
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A region's file in the artefact, and the inputs that its outputs `….updated` replace."""
+
+    file: str
+    caches: tuple[str, ...]
+    site: str
+
+
+@dataclass(frozen=True)
 class StageTable:
     """One entry point: what runs for a call of at most `tokens` tokens."""
 
     name: str
     tokens: int
     stages: tuple[Stage, ...]
+    foreign: tuple[ForeignCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +103,7 @@ class Program:
     bytes_per_token: int  # packed weight bytes that one decode step reads
     cache_bytes_per_position: int  # of keys and values of one token, all layers
     multiply_adds_per_token: int  # of the linear layers in one decode step
+    foreign: tuple[ForeignFile, ...] = ()  # regions that onnxruntime runs
 
     def table(self, name: str) -> StageTable:
         """The entry point called `name`."""
@@ -94,6 +127,9 @@ class Program:
             values["kernels"] = tuple(KernelCode(**one) for one in values["kernels"])
             values["buffers"] = tuple(Buffer(**one) for one in values["buffers"])
             values["tables"] = tuple(_table(one) for one in values["tables"])
+            values["foreign"] = tuple(
+                ForeignFile(**{**one, "caches": tuple(one["caches"])}) for one in values["foreign"]
+            )
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
@@ -103,7 +139,16 @@ class Program:
 
 def _table(values: dict[str, Any]) -> StageTable:
     stages = tuple(Stage(**{**one, "buffers": tuple(one["buffers"])}) for one in values["stages"])
-    return StageTable(values["name"], values["tokens"], stages)
+    foreign = tuple(_call(one) for one in values["foreign"])
+    return StageTable(values["name"], values["tokens"], stages, foreign)
+
+
+def _call(values: dict[str, Any]) -> ForeignCall:
+    inputs, outputs = (
+        tuple(Exchange(**{**one, "shape": tuple(one["shape"])}) for one in values[side])
+        for side in ("inputs", "outputs")
+    )
+    return ForeignCall(values["region"], values["before"], inputs, outputs)
 
 
 def align(size: int) -> int:

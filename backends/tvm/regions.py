@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from intaglio.compiler.ir import DequantizedWeight
+from intaglio.kernels.row_program.program import Step
 
 
 @dataclass(frozen=True)
 class Norm:
-    """An RMSNorm before a linear layer."""
+    """An RMSNorm, of rows or of heads."""
 
     weight: ir.Value
     epsilon: float
@@ -19,16 +21,18 @@ class Norm:
 
 @dataclass(frozen=True)
 class EmbeddingRegion:
-    """Rows of a table."""
+    """Rows of a table, by tokens or by positions."""
 
     site: str
     weight: DequantizedWeight
     output: ir.Value
+    source: str = "tokens"
+    offset: int = 0  # added to positions
 
 
 @dataclass(frozen=True)
 class LinearRegion:
-    """[norm] → [quantise] → linear → [residual add | SwiGLU]."""
+    """[norm] → [quantise] → linear → [residual add | gate]."""
 
     site: str
     input: ir.Value
@@ -36,21 +40,36 @@ class LinearRegion:
     activation_group: int | None  # columns that share a run-time scale; none: float32 activations
     weight: DequantizedWeight
     residual: ir.Value | None
-    gated: bool
+    gate: str  # "swiglu", "geglu_erf", "geglu_tanh"; empty: none
     output: ir.Value
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """Rotary tables, and which of a head's components they turn."""
+
+    cosine: ir.Value
+    sine: ir.Value
+    components: int
+    interleaved: bool
+
+
+@dataclass(frozen=True)
 class AttentionRegion:
-    """Split → rotary → cache → attention."""
+    """[Split] → [bias] → [norm] → [rotary] → cache → attention."""
 
     site: str
     projections: tuple[ir.Value, ...]  # one joint projection, or q, k, v
     heads: int
     kv_heads: int
     head_dim: int
-    cosine: ir.Value
-    sine: ir.Value
+    scale: float
+    softcap: float
+    window: int  # positions to the left that a query sees besides its own; -1: all
+    rotation: Rotation | None
+    bias: tuple[ir.Value | None, ...]  # of q, k, v; or one for the joint projection; empty: none
+    query_norm: Norm | None
+    key_norm: Norm | None
     key_cache: ir.Value
     value_cache: ir.Value
     output: ir.Value
@@ -58,15 +77,54 @@ class AttentionRegion:
 
 @dataclass(frozen=True)
 class GatedRegion:
-    """Gate and up as linear layers of their own, whose weights could not be merged, then SwiGLU."""
+    """Gate and up as linear layers of their own, whose weights could not be merged, then the gate."""
 
     site: str
     gate: LinearRegion
     up: LinearRegion
+    kind: str
     output: ir.Value
 
 
-Region = EmbeddingRegion | LinearRegion | AttentionRegion | GatedRegion
+@dataclass(frozen=True)
+class RowOperand:
+    """Columns of rows that other regions made."""
+
+    value: ir.Value
+    offset: int = 0
+    broadcast: bool = False  # one column for all
+
+
+@dataclass(frozen=True)
+class RowRegion:
+    """Arithmetic and norms on rows of `columns` floats."""
+
+    site: str
+    columns: int
+    operands: tuple[RowOperand, ...]
+    vectors: tuple[ir.Value, ...]  # stored
+    steps: tuple[Step, ...]
+    output: ir.Value
+
+    @property
+    def norms(self) -> int:
+        """How many steps look at a whole row."""
+        return sum(step.op.endswith("_norm") for step in self.steps)
+
+
+@dataclass(frozen=True)
+class ForeignRegion:
+    """Nodes without kernels, which onnxruntime runs."""
+
+    site: str
+    model: ir.Model  # with the values below, `input_ids`, `position` and caches as inputs
+    inputs: tuple[ir.Value, ...]  # rows that other regions made
+    outputs: tuple[ir.Value, ...]  # rows that other regions read
+    caches: tuple[str, ...]  # inputs of the model that its outputs `….updated` replace
+    reasons: tuple[str, ...]  # `node: why it has no kernel`
+
+
+Region = EmbeddingRegion | LinearRegion | AttentionRegion | GatedRegion | RowRegion | ForeignRegion
 
 
 def inputs_of(region: Region) -> list[ir.Value]:
@@ -75,4 +133,21 @@ def inputs_of(region: Region) -> list[ir.Value]:
         return [region.input, *([region.residual] if region.residual is not None else [])]
     if isinstance(region, GatedRegion):
         return [region.gate.input, region.up.input]
+    if isinstance(region, RowRegion):
+        return [one.value for one in region.operands]
+    if isinstance(region, ForeignRegion):
+        return list(region.inputs)
     return list(region.projections) if isinstance(region, AttentionRegion) else []
+
+
+def outputs_of(region: Region) -> tuple[ir.Value, ...]:
+    """The values that `region` makes for others."""
+    return region.outputs if isinstance(region, ForeignRegion) else (region.output,)
+
+
+def linears_of(region: Region) -> Iterator[LinearRegion]:
+    """The linear layers in `region`."""
+    if isinstance(region, LinearRegion):
+        yield region
+    elif isinstance(region, GatedRegion):
+        yield from (region.gate, region.up)

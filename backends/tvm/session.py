@@ -5,13 +5,17 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.backends.tvm.library import Ceilings, Library
-from intaglio.backends.tvm.program import ALIGNMENT, ROW, Buffer, Program, StageTable, align
+from intaglio.backends.tvm.program import ALIGNMENT, ROW, Buffer, Program, Stage, StageTable, align
 from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
+
+if TYPE_CHECKING:
+    from intaglio.backends.tvm.foreign import ForeignRunner
 
 GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
 
@@ -20,7 +24,7 @@ class NativeSession:
     """One sequence being extended by generated code; see `intaglio.compiler.session.DecoderSession`."""
 
     def __init__(self, program: Program, *, weights: Path, library: Path, threads: int) -> None:
-        """Map `weights`, load `library`, start `threads` workers.
+        """Map `weights`, load `library`, start `threads` workers; foreign regions lie beside `weights`.
 
         Raises:
             OptionError: for a number of threads that this machine has not.
@@ -37,6 +41,7 @@ class NativeSession:
             for buffer in program.buffers
         ]
         self._tables = {table.name: self._resolve(table) for table in program.tables}
+        self._foreign = self._open_foreign(weights.parent, threads)
 
     @property
     def vocabulary(self) -> int:
@@ -87,14 +92,10 @@ class NativeSession:
         table = self._program.table("decode" if len(ids) == 1 else "prefill")
         if len(ids) > table.tokens:
             raise OptionError(f"profile: {len(ids)} tokens are more than one chunk of {table.tokens}")
-        marks = np.zeros(len(table.stages) + 1, np.int64)
+        timed: list[tuple[str, float]] = []
         with self._library.pinned():
-            self._run(table.name, ids, marks)
-        timed = [
-            (stage.site, mark) for stage, mark in zip(table.stages, marks[1:], strict=True) if stage.barrier
-        ]
-        times = [int(marks[0]), *(int(mark) for _, mark in timed)]
-        return [(site, (times[index + 1] - times[index]) * 1e-9) for index, (site, _) in enumerate(timed)]
+            self._run(table.name, ids, timed)
+        return timed
 
     def measure_ceilings(self) -> Ceilings:
         """What this machine could do at best right now, with this session's threads."""
@@ -126,10 +127,49 @@ class NativeSession:
         for start in range(0, len(ids), step):
             self._run("prefill", ids[start : start + step])
 
-    def _run(self, name: str, ids: NDArray[np.int32], marks: NDArray[np.int64] | None = None) -> None:
+    def _run(self, name: str, ids: NDArray[np.int32], timed: list[tuple[str, float]] | None = None) -> None:
+        """Run a table over `ids`: its stages, and between them the regions of onnxruntime."""
         self._spaces["tokens"][: ids.nbytes].view(np.int32)[:] = ids
-        self._library.run(self._tables[name], len(ids), self._position, marks)
+        table, start = self._program.table(name), 0
+        for call in table.foreign:
+            self._run_stages(table, start, call.before, len(ids), timed)
+            start = call.before
+            assert self._foreign is not None, "a program with foreign calls has foreign files"
+            seconds = self._foreign.run(call, ids, self._position)
+            if timed is not None:
+                timed.append((self._program.foreign[call.region].site, seconds))
+        self._run_stages(table, start, len(table.stages), len(ids), timed)
         self._position += len(ids)
+
+    def _run_stages(
+        self,
+        table: StageTable,
+        start: int,
+        end: int,
+        tokens: int,
+        timed: list[tuple[str, float]] | None,
+    ) -> None:
+        if start == end:
+            return
+        marks = None if timed is None else np.zeros(end - start + 1, np.int64)
+        self._library.run(self._tables[table.name][start:end], tokens, self._position, marks)
+        if marks is not None and timed is not None:
+            timed += _times(table.stages[start:end], marks)
+
+    def _open_foreign(self, folder: Path, threads: int) -> ForeignRunner | None:
+        if not self._program.foreign:
+            return None
+        # Only models with such regions bring onnxruntime.
+        from intaglio.backends.tvm.foreign import ForeignRunner
+
+        return ForeignRunner(folder, self._program, self._memory, threads)
+
+    def _memory(self, index: int) -> NDArray[np.float32]:
+        """All of a buffer of rows, from its first float on; of private ones the first worker's."""
+        buffer = self._program.buffers[index]
+        base = self._private[index] if buffer.space == "private" else self._spaces[buffer.space]
+        memory: NDArray[np.float32] = base[buffer.offset : buffer.offset + buffer.bytes].view(np.float32)
+        return memory
 
     def _logits(self, rows: int) -> NDArray[np.float32]:
         stride = -(-self.vocabulary // 16) * 16
@@ -154,6 +194,13 @@ class NativeSession:
         address = base.ctypes.data + buffer.offset
         assert address % ALIGNMENT == 0, f"{buffer.name} is at {address:#x}"
         return int(address)
+
+
+def _times(stages: Sequence[Stage], marks: NDArray[np.int64]) -> list[tuple[str, float]]:
+    """Site and seconds of the stages between barriers."""
+    ends = [(stage.site, int(mark)) for stage, mark in zip(stages, marks[1:], strict=True) if stage.barrier]
+    starts = [int(marks[0]), *(mark for _, mark in ends)]
+    return [(site, (mark - start) * 1e-9) for (site, mark), start in zip(ends, starts, strict=False)]
 
 
 def _map(path: Path, size: int) -> NDArray[np.uint8]:

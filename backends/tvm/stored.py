@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from intaglio.backends.tvm.arena import Sections
 from intaglio.backends.tvm.packing import Layout, pack, section_bytes
 from intaglio.backends.tvm.program import Buffer
 from intaglio.backends.tvm.tables import Pieces
 from intaglio.compiler.ir import DequantizedWeight
-from intaglio.kernels.attention.cache import Heads
+from intaglio.kernels.attention.heads import Heads
 
 FLOAT = 4  # bytes
 
@@ -33,12 +35,25 @@ class StoredBuffers:
         ]
 
     def vector(self, weight: ir.Value, stride: int) -> int:
-        """A norm's weight, padded by zeros to `stride` floats."""
+        """A norm's weight or a bias, padded by zeros to `stride` floats."""
         return self._padded(f"{weight.name}.{stride}", weight, (stride,))
 
     def rotary_table(self, table: ir.Value, heads: Heads) -> int:
         """Cosines or sines, padded by zeros to the cache's capacity."""
-        return self._padded(f"{table.name}", table, (heads.capacity, heads.head_dim // 2))
+        return self._padded(f"{table.name}", table, (heads.capacity, heads.rotated // 2))
+
+    def bias(self, parts: Sequence[ir.Value | None], heads: Heads) -> int:
+        """The bias of the joint projection: of all of it, or of q, k and v, zeros where one has none."""
+        names = ".".join(str(one.name) if one is not None else "none" for one in parts)
+        kv = heads.kv_heads * heads.head_dim
+        widths = (heads.stride,) if len(parts) == 1 else (heads.heads * heads.head_dim, kv, kv)
+
+        def make() -> Sections:
+            pieces = [_floats(one, width) for one, width in zip(parts, widths, strict=True)]
+            whole = np.concatenate(pieces)
+            return {"values": np.pad(whole, (0, heads.stride - len(whole)))}
+
+        return self._section(f"{names}.{heads.stride}", FLOAT * heads.stride, make)
 
     def cache(self, cache: ir.Value, heads: Heads) -> int:
         """Keys or values of a layer."""
@@ -49,10 +64,23 @@ class StoredBuffers:
         def make() -> Sections:
             assert values.const_value is not None
             padded = np.zeros(shape, np.float32)
-            array = values.const_value.numpy()[: shape[0]]
+            array = values.const_value.numpy()
+            array = array.reshape(array.shape[array.ndim - len(shape) :])[: shape[0]]
             padded[tuple(slice(0, extent) for extent in array.shape)] = array
             return {"values": padded}
 
-        sizes = {"values": FLOAT * int(np.prod(shape))}
-        ((offset, size),) = self.pieces.arena.place(name, sizes, make).values()
+        return self._section(name, FLOAT * int(np.prod(shape)), make)
+
+    def _section(self, name: str, size: int, make: Callable[[], Sections]) -> int:
+        ((offset, _),) = self.pieces.arena.place(name, {"values": size}, make).values()
         return self.pieces.buffer(Buffer(name, "weights", size, offset))
+
+
+def _floats(value: ir.Value | None, width: int) -> NDArray[np.float32]:
+    """A stored vector padded by zeros to `width`; zeros where there is none."""
+    padded = np.zeros(width, np.float32)
+    if value is not None:
+        assert value.const_value is not None
+        array = value.const_value.numpy().reshape(-1)
+        padded[: len(array)] = array
+    return padded

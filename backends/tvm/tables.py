@@ -10,7 +10,9 @@ from typing import Any
 import onnx_ir as ir
 
 from intaglio.backends.tvm.arena import Arena
-from intaglio.backends.tvm.program import Buffer, KernelCode, Stage, align
+from intaglio.backends.tvm.program import Buffer, Exchange, ForeignCall, KernelCode, Stage, align
+
+FLOAT = 4  # bytes
 
 
 @dataclass
@@ -72,8 +74,9 @@ class TableBuilder:
     stages: list[Stage] = field(default_factory=list)
     places: dict[ir.Value, Place] = field(default_factory=dict)
     readers: Counter[ir.Value] = field(default_factory=Counter)
-    free: list[tuple[int, str]] = field(default_factory=list)  # (bytes, name)
-    finished: list[Place] = field(default_factory=list)  # read for the last time by the region being emitted
+    free: list[Buffer] = field(default_factory=list)
+    finished: list[Place] = field(default_factory=list)  # read for the last time since the last barrier
+    foreign: list[ForeignCall] = field(default_factory=list)
 
     @property
     def single(self) -> bool:
@@ -93,12 +96,15 @@ class TableBuilder:
         """Put a barrier after the last stage."""
         self.stages[-1] = dataclasses.replace(self.stages[-1], barrier=True)
 
-    def new(self, value: ir.Value, stride: int) -> Place:
-        """A workspace buffer for `value`, `stride` floats a token."""
-        size = self.rows * stride * 4
-        name = self._take(size)
-        buffer = self.pieces.buffer(Buffer(name, "workspace", size))
-        self.places[value] = Place(buffer, stride, "shared" if self.single else "all")
+    def new(self, value: ir.Value, stride: int, rows: str | None = None) -> Place:
+        """A workspace buffer for `value`, `stride` floats a row.
+
+        `rows` is as in `Place`; left out, one row for one token and a row for each of many.
+        """
+        kind = rows or ("shared" if self.single else "all")
+        size = FLOAT * stride * (self.rows if kind == "all" else 1)
+        buffer = self._take(size, "private" if kind == "own" else "workspace")
+        self.places[value] = Place(self.pieces.buffer(buffer), stride, kind)
         return self.places[value]
 
     def scratch(self, name: str, bytes_per_token: int) -> int:
@@ -121,13 +127,18 @@ class TableBuilder:
         return place
 
     def end_region(self) -> None:
-        """Free what the region read last: not before, since workers may read it until the next barrier."""
+        """Free what was read for the last time, unless a worker may still be reading it."""
+        handed_over = bool(self.foreign) and self.foreign[-1].before == len(self.stages)
+        if self.stages and not self.stages[-1].barrier and not handed_over:
+            return
         buffers = list(self.pieces.buffers.values())
-        done = {place.buffer for place in self.finished}
+        done = (buffers[index] for index in sorted({place.buffer for place in self.finished}))
+        self.free += [one for one in done if _is_shared_by_size(one)]
         self.finished.clear()
-        self.free += [
-            (one.bytes, one.name) for one in (buffers[i] for i in sorted(done)) if one.space == "workspace"
-        ]
+
+    def call_foreign(self, region: int, inputs: list[Exchange], outputs: list[Exchange]) -> None:
+        """Run a foreign region after the stages so far."""
+        self.foreign.append(ForeignCall(region, len(self.stages), tuple(inputs), tuple(outputs)))
 
     def take_over(self, old: ir.Value, new: ir.Value) -> Place:
         """Let `new` be computed in place of `old`, whose last reader this is."""
@@ -136,10 +147,15 @@ class TableBuilder:
         self.places[new] = self.places[old]
         return self.places[new]
 
-    def _take(self, size: int) -> str:
-        found = next((one for one in self.free if one[0] == size), None)
-        if found is None:
-            taken = sum(name.startswith(f"{self.name}.workspace") for name in self.pieces.buffers)
-            return f"{self.name}.workspace.{taken}"
-        self.free.remove(found)
-        return found[1]
+    def _take(self, size: int, space: str) -> Buffer:
+        found = next((one for one in self.free if (one.bytes, one.space) == (size, space)), None)
+        if found is not None:
+            self.free.remove(found)
+            return found
+        prefix = f"{self.name}.{space}.value"
+        taken = sum(name.startswith(prefix) for name in self.pieces.buffers)
+        return Buffer(f"{prefix}.{taken}", space, size)
+
+
+def _is_shared_by_size(buffer: Buffer) -> bool:
+    return f".{buffer.space}.value." in buffer.name

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from intaglio.compiler.errors import UnsupportedModelError
+from intaglio.compiler.ir.index_arithmetic import is_structure
 from intaglio.compiler.ir.text import shape_to_text, type_to_text
 
-_STRUCTURE_ELEMENTS = 64
 _DIGITS = 16
 
 
@@ -62,7 +62,7 @@ def _leaf_line(numbers: dict[ir.Value, int], value: ir.Value) -> Iterator[str]:
     if tensor is None:
         yield f"{_number(numbers, value)} value {type_to_text(value)}"
         return
-    content = tensor.numpy().tolist() if _is_structure(tensor) else ""
+    content = tensor.numpy().tolist() if is_structure(tensor) else ""
     yield f"{_number(numbers, value)} weight {tensor.dtype}{shape_to_text(tensor.shape)} {content}"
 
 
@@ -82,10 +82,6 @@ def _attribute(node: ir.Node, attribute: ir.Attr) -> str:
     tensor = attribute.as_tensor()
     content = hashlib.sha256(tensor.tobytes()).hexdigest()
     return f"{attribute.name}={tensor.dtype}{shape_to_text(tensor.shape)} {content}"
-
-
-def _is_structure(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype == ir.DataType.INT64 and tensor.size <= _STRUCTURE_ELEMENTS
 
 
 def _number(numbers: dict[ir.Value, int], value: ir.Value) -> int:

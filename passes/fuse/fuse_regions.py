@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from intaglio.compiler.ir.index_arithmetic import index_nodes
 from intaglio.passes.fuse.outline import Region, body_nodes, outline
-from intaglio.passes.fuse.regions import PASS, find_regions, index_nodes
+from intaglio.passes.fuse.regions import PASS, find_regions
+from intaglio.passes.fuse.rowwise import loose_nodes, row_regions
 from intaglio.passes.result import Applied, Certificate, Declined, PassResult
 from intaglio.passes.rewriting import remove_unused, site_of
 
@@ -18,12 +20,16 @@ class FuseRegions:
 
         Embedding        [dequantise] → Gather
         NormLinear       [Slice of the last position] → RMSNormalization → [quantise] → linear
-        CachedAttention  [Split] → heads → RotaryEmbedding → TensorScatter → Attention → heads joined
-        LinearAdd        [quantise] → linear → Add
-        NormGatedLinear  RMSNormalization → [quantise] → gate and up → [Split] → SwiGLU
+        LinearAdd        [quantise] → linear → Add of a residual
+        Linear           [quantise] → linear
+        NormGatedLinear  RMSNormalization → [quantise] → gate and up → [Split] → SwiGLU or GeGLU
+        GatedLinear      the same without the norm
+        CachedAttention  [Split] → [bias] → heads → [norm] → [rotary] → TensorScatter → Attention → joined
+        Rowwise          arithmetic and norms on rows `[batch, sequence, columns]`, with one output
 
     Inputs are in the order that the outputs need them; `CachedAttention` returns the mixed values, then the
-    key cache, then the value cache. Where projections are not merged, each gets a copy of the norm before it.
+    key cache, then the value cache. Up to three projections that are not merged get a copy each of the norm
+    before them.
 
     Exceptions:
     1. Arithmetic on `position` and `input_ids` stays in the main graph.
@@ -37,12 +43,14 @@ class FuseRegions:
         before = len(model.graph)
         found = list(find_regions(model))
         regions = [one for one in found if isinstance(one, Region)]
+        loose = loose_nodes(model.graph, regions, index_nodes(model.graph))
+        regions += row_regions(model.graph, loose)
         applied = [self._outline(model, one) for one in regions]
         remove_unused(model)
         model.graph.sort()
         index = index_nodes(model.graph)
         left = [node for node in model.graph if node.op_identifier() not in _outlined(model)]
-        outlined = frozenset[ir.Node]().union(*(one.nodes for one in regions))
+        outlined = frozenset[ir.Node]().union(*(one.nodes for one in regions)) - frozenset(left)
         lost = before - len(outlined) - len(left)
         certificate = Certificate("nodes lost or gained", f"all {before} nodes", float(abs(lost)), 0.0)
         detail = f"{before} nodes: {len(outlined)} in {len(regions)} regions, {len(left)} left"
@@ -51,7 +59,7 @@ class FuseRegions:
         declined += [
             Declined(self.name, site_of(node), f"{node.op_type} fits no region")
             for node in left
-            if node not in index and site_of(node) not in told
+            if node not in index and node.op_type != "Constant" and site_of(node) not in told
         ]
         summary = Applied(self.name, "model", detail, certificate)
         return PassResult(model, (*applied, summary) if applied else (), tuple(declined))

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from intaglio.compiler.ir.functions import DOMAIN, DOMAIN_VERSION, OPSET
 from intaglio.compiler.ir.hash import structural_hash
+from intaglio.compiler.ir.index_arithmetic import is_structure
 from intaglio.passes.rewriting import SITE, take_over
 
-STRUCTURE = 64  # elements; int64 initialisers up to this size are shapes and axes, and belong to the body
 _NUMBER = re.compile(r"^layers\.\d+\.|\.\d+(?=\.|$)")
 
 
@@ -129,8 +129,7 @@ def body_nodes(function: ir.Function) -> Iterator[ir.Node]:
 
 def _structure(value: ir.Value) -> ir.TensorProtocol | None:
     tensor = value.const_value if value.is_initializer() else None
-    is_structure = tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= STRUCTURE
-    return tensor if is_structure else None
+    return tensor if is_structure(tensor) else None
 
 
 def _input_name(value: ir.Value) -> str:

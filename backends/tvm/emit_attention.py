@@ -1,0 +1,106 @@
+"""Attention → stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from intaglio.backends.tvm.emit_rows import RowEmitter, stride_of
+from intaglio.backends.tvm.joints import parts_of
+from intaglio.backends.tvm.regions import AttentionRegion
+from intaglio.backends.tvm.stored import StoredBuffers
+from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
+from intaglio.kernels.attention.cache import RotateAndCache
+from intaglio.kernels.attention.combine import CombineAttention
+from intaglio.kernels.attention.decode import DecodeAttention
+from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.prefill import PrefillAttention
+
+
+@dataclass(frozen=True)
+class AttentionEmitter:
+    """Appends attention to a table."""
+
+    table: TableBuilder
+    capacity: int
+    rows: RowEmitter
+
+    def emit(self, region: AttentionRegion) -> None:
+        """Append `region`."""
+        source = self._source(region)
+        heads = self._heads(region, source)
+        buffers = {"projection": source.buffer, **self._stored_buffers(region, heads)}
+        if self.table.single:
+            self._decode(region, heads, buffers)
+            return
+        self._add(RotateAndCache(heads), buffers, region.site, barrier=True)
+        place = self.table.new(region.output, stride_of(region.heads * region.head_dim))
+        buffers["result"] = place.buffer
+        self._add(PrefillAttention(heads, place.stride), buffers, region.site, barrier=True)
+
+    def _source(self, region: AttentionRegion) -> Place:
+        """Where queries, keys and values lie side by side."""
+        places = [self.table.read(one) for one in region.projections]
+        if len(places) == 1 or len({(one.buffer, one.stride) for one in places}) == 1:
+            return replace(places[0], offset=0)
+        parts = list(parts_of(region).values())
+        # In place of the query projection, since the joint buffer is read by this attention alone.
+        joint = self.table.new(parts[0].whole, stride_of(parts[0].columns))
+        self.table.finished.append(joint)
+        sizes = (region.heads * region.head_dim, *[region.kv_heads * region.head_dim] * 2)
+        for part, place, columns in zip(parts, places, sizes, strict=True):
+            target = replace(joint, offset=part.offset)
+            self.rows.copy(region.site, place, columns, target, joint.rows)
+        return joint
+
+    def _heads(self, region: AttentionRegion, source: Place) -> Heads:
+        size, rotation = region.head_dim, region.rotation
+        turned = 0 if rotation is None else rotation.components
+        return Heads(
+            heads=region.heads,
+            kv_heads=region.kv_heads,
+            head_dim=size,
+            capacity=-(-self.capacity // BLOCK) * BLOCK,
+            stride=source.stride,
+            scale=None if math.isclose(region.scale, size**-0.5, rel_tol=1e-6) else region.scale,
+            softcap=region.softcap,
+            window=region.window,
+            rotary_dim=None if turned == size else turned,
+            interleaved=rotation is not None and rotation.interleaved,
+            bias=bool(region.bias),
+            query_norm=None if region.query_norm is None else region.query_norm.epsilon,
+            key_norm=None if region.key_norm is None else region.key_norm.epsilon,
+            own=source.rows == "own",
+        )
+
+    def _stored_buffers(self, region: AttentionRegion, heads: Heads) -> dict[str, int]:
+        """Buffers that outlive a call, by the names of the kernels' pointers."""
+        stored = StoredBuffers(self.table.pieces)
+        found = {
+            "keys": stored.cache(region.key_cache, heads),
+            "values": stored.cache(region.value_cache, heads),
+        }
+        if region.rotation is not None:
+            tables = {"cosines": region.rotation.cosine, "sines": region.rotation.sine}
+            found |= {name: stored.rotary_table(one, heads) for name, one in tables.items()}
+        if region.bias:
+            found["bias"] = stored.bias(region.bias, heads)
+        for name, norm in (("query_norm", region.query_norm), ("key_norm", region.key_norm)):
+            if norm is not None:
+                found[name] = stored.vector(norm.weight, heads.head_dim)
+        return found
+
+    def _decode(self, region: AttentionRegion, heads: Heads, buffers: dict[str, int]) -> None:
+        width = heads.heads * heads.head_dim
+        stride = stride_of(width)
+        buffers["partial"] = self.table.private(f"partial.{stride}", FLOAT * width)
+        buffers["statistics"] = self.table.private(f"statistics.{heads.heads}", FLOAT * heads.heads * 2)
+        self._add(DecodeAttention(heads), buffers, region.site, barrier=True)
+        buffers["result"] = self.table.private(f"joined.{stride}", FLOAT * stride)
+        self._add(CombineAttention(heads, stride), buffers, region.site, barrier=False)
+        self.table.places[region.output] = Place(buffers["result"], stride, "own")
+
+    def _add(self, kernel: Any, buffers: Mapping[str, int], site: str, *, barrier: bool) -> None:
+        self.table.add(kernel, [buffers[name] for name in kernel.pointers], site, barrier=barrier)
