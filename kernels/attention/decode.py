@@ -146,23 +146,23 @@ class _Writer:
     ) -> None:
         """Some vectors of some heads' outputs."""
         lanes = self.heads.lanes
-        sums = [tir.local((len(vectors), lanes)) for _ in group]
-        for state, one in zip(group, sums, strict=True):
-            for slot, vector in enumerate(vectors):
+        sums = [[tir.local((lanes,)) for _ in vectors] for _ in group]
+        for state, row in zip(group, sums, strict=True):
+            for vector, one in zip(vectors, row, strict=True):
                 shrunk = state.output.load(vector * lanes) * tir.spread(state.shrink[0], lanes)
-                tir.store(one, [slot, 0], shrunk)
+                tir.store(one, [0], shrunk)
         with T.serial(count) as step:
-            row = skipped + step
+            position = skipped + step
             for slot, vector in enumerate(vectors):
-                at = [kv_head, first + row, vector * lanes]
+                at = [kv_head, first + position, vector * lanes]
                 value = tir.bind(tir.load(self.preparation.values, at, lanes))
-                for state, one in zip(group, sums, strict=True):
-                    factor = tir.spread(state.weights[row], lanes)
-                    running = tir.load(one, [slot, 0], lanes)
-                    tir.store(one, [slot, 0], tir.fused_multiply_add(value, factor, running, lanes))
-        for state, one in zip(group, sums, strict=True):
-            for slot, vector in enumerate(vectors):
-                state.output.store(vector * lanes, tir.load(one, [slot, 0], lanes))
+                for state, row in zip(group, sums, strict=True):
+                    factor = tir.spread(state.weights[position], lanes)
+                    running = tir.load(row[slot], [0], lanes)
+                    tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
+        for state, row in zip(group, sums, strict=True):
+            for vector, one in zip(vectors, row, strict=True):
+                state.output.store(vector * lanes, tir.load(one, [0], lanes))
 
     def write(self, head: Expression, state: _State) -> None:
         """Leave one head's part for `CombineAttention`."""

@@ -10,7 +10,7 @@ LOWEST = -1e30  # a score that no position has; −∞ would give NaN in differe
 
 # tanh x = x · P(x²) / Q(x²) for |x| ≤ 8, by weighted least squares: relative error 7e-9, 4e-7 in float32.
 _NUMERATOR = (0.9999999936, 0.1344451351, 3.5716163359e-3, 2.1894959851e-5, 1.52308305e-8)
-_DENOMINATOR = (1.0, 0.4677684085, 2.61645129304e-2, 3.411321786869e-4, 8.522615027e-7)
+_DENOMINATOR = (1.0, 0.4677784085, 2.61645129304e-2, 3.411321786869e-4, 8.522615027e-7)
 
 
 def hyperbolic_tangent(value: Expression) -> Expression:

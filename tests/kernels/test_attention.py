@@ -2,109 +2,192 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
-from intaglio.kernels.attention.cache import Heads, RotateAndCache
+from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
+from intaglio.kernels.attention.heads import Heads
 from intaglio.kernels.attention.prefill import PrefillAttention
-from intaglio.kernels.attention.reference import causal_attention
-from intaglio.kernels.rotary_embedding.reference import rotate, tables
+from intaglio.kernels.attention.reference import causal_attention, prepare
+from intaglio.kernels.catalogue import kernel_from_json
+from intaglio.kernels.rotary_embedding.reference import tables
 
-SIZES = [(9, 3, 64), (4, 4, 20), (8, 1, 128), (3, 1, 8)]
 CAPACITY = 256
+NORMS = {"query_norm": 1e-6, "key_norm": 1e-5}
+# The first 3 are sizes and the rest options of Heads, as families of models combine them.
+CASES = {
+    "llama": (9, 3, 64, {}),
+    "small": (4, 4, 20, {}),
+    "tiny": (3, 1, 8, {}),
+    "single-lanes": (2, 1, 18, {"window": 5}),
+    "qwen2": (7, 1, 64, {"bias": True}),
+    "qwen3": (4, 2, 128, NORMS),
+    "gemma2": (4, 2, 256, {"softcap": 50.0, "scale": 224**-0.5}),
+    "gemma2-window": (4, 2, 256, {"softcap": 3.0, "scale": 224**-0.5, "window": 63}),
+    "gemma3": (4, 1, 256, NORMS | {"window": 64, "scale": 0.125}),
+    "mistral": (8, 2, 128, {"window": 48}),
+    "phi3": (2, 2, 96, {"window": 16, "rotary_dim": 72}),
+    "gpt2": (4, 4, 64, {"rotary_dim": 0, "bias": True}),
+    "opt": (2, 2, 80, {"rotary_dim": 0, "bias": True, "scale": 0.05}),
+    "neox": (3, 3, 80, {"rotary_dim": 20, "bias": True}),
+    "gptj": (2, 2, 256, {"rotary_dim": 64, "interleaved": True}),
+    "glm": (16, 1, 128, {"rotary_dim": 64, "interleaved": True, "bias": True}),
+    "falcon": (20, 1, 64, {"window": 0}),
+    "wide": (5, 1, 192, {"key_norm": 1e-6, "interleaved": True, "softcap": 4.0, "window": 130}),
+}
+POSITIONS = [0, 15, 16, 17, 63, 64, 65, 130]
 
 
 class Case:
     """Random projections of `tokens` tokens after `position` others, and what must come out."""
 
-    def __init__(
-        self, sizes: tuple[int, int, int], position: int, tokens: int, random: np.random.Generator
-    ) -> None:
-        heads, kv_heads, size = sizes
-        self.stride = -(-(heads + 2 * kv_heads) * size // 16) * 16
-        self.heads = Heads(heads, kv_heads, size, CAPACITY, self.stride)
-        self.cosine, self.sine = (table.astype(np.float32) for table in tables(CAPACITY, size, 10000.0))
-        everything = position + tokens
-        rows = random.normal(size=(everything, heads + 2 * kv_heads, size)).astype(np.float32)
-        q, k, v = np.split(rows.astype(np.float64), [heads, heads + kv_heads], axis=1)
-        cosine, sine = self.cosine[:everything].astype(np.float64), self.sine[:everything].astype(np.float64)
-        q, k = (rotate(part.swapaxes(0, 1), cosine, sine) for part in (q, k))
-        self.k, self.v = k, v.swapaxes(0, 1)
-        self.expected = (
-            causal_attention(q[:, position:], k, self.v, position).swapaxes(0, 1).reshape(tokens, -1)
-        )
-        self.rotated = q[:, position:] / np.sqrt(size)
-        self.projection = np.full((tokens + 8, self.stride), np.nan, np.float32)
-        self.projection[:tokens, : rows[0].size] = rows[position:].reshape(tokens, -1)
-        self.cache = {
-            name: np.full(kv_heads * CAPACITY * size, np.nan, np.float32) for name in ("keys", "values")
+    def __init__(self, name: str, position: int, tokens: int, random, *, factor: float = 1.0) -> None:
+        heads, kv_heads, size, options = CASES[name]
+        columns = (heads + 2 * kv_heads) * size
+        self.stride = -(-columns // 16) * 16
+        self.heads = Heads(heads, kv_heads, size, CAPACITY, self.stride, **options)
+        self.position, self.tokens = position, tokens
+        half = self.heads.rotated // 2
+        cosine, sine = (table.astype(np.float32) for table in tables(CAPACITY, 2 * half, 10000.0))
+        rows = (factor * random.normal(size=(position + tokens, columns))).astype(np.float32)
+        self.buffers = {
+            "projection": np.full((tokens + 8, self.stride), np.nan, np.float32),
+            "cosines": cosine,
+            "sines": sine,
+            "bias": np.full(self.stride, np.nan, np.float32),
+            "query_norm": random.uniform(0.5, 1.5, size).astype(np.float32),
+            "key_norm": random.uniform(0.5, 1.5, size).astype(np.float32),
+            "keys": np.full(kv_heads * CAPACITY * size, np.nan, np.float32),
+            "values": np.full(kv_heads * CAPACITY * size, np.nan, np.float32),
         }
-        self.fill(position)
+        self.buffers["projection"][:tokens, :columns] = rows[position:]
+        self.buffers["bias"][:columns] = random.normal(size=columns)
+        self.prepare(rows.astype(np.float64))
+        self.fill()
 
-    def fill(self, positions: int) -> None:
-        """Put the first `positions` keys and values into the cache, as the kernels lay it out."""
-        keys, values = self.views(self.cache)
-        for position in range(positions):
+    def prepare(self, rows: np.ndarray) -> None:
+        heads, position = self.heads, self.position
+        given = {name: buffer.astype(np.float64) for name, buffer in self.buffers.items()}
+        rows = rows + given["bias"][: rows.shape[1]] if heads.bias else rows
+        parts = rows.reshape(len(rows), -1, heads.head_dim).swapaxes(0, 1)
+        q, k, self.v = np.split(parts, [heads.heads, heads.heads + heads.kv_heads])
+
+        def prepared(part: np.ndarray, norm: str) -> np.ndarray:
+            epsilon = getattr(heads, norm)
+            weight = None if epsilon is None else given[norm]
+            angles = (given[name][: len(rows)] for name in ("cosines", "sines"))
+            options = {"epsilon": epsilon or 0.0, "interleaved": heads.interleaved}
+            return prepare(part, *angles, weight=weight, **options)
+
+        self.q, self.k = prepared(q, "query_norm")[:, position:], prepared(k, "key_norm")
+        options = {"scale": heads.scale, "softcap": heads.softcap, "window": heads.window}
+        mixed = causal_attention(self.q, self.k, self.v, position, **options)
+        self.expected = mixed.swapaxes(0, 1).reshape(self.tokens, -1)
+
+    def fill(self) -> None:
+        """Put what is seen of earlier tokens into the cache, as the kernels lay it out."""
+        keys, values = self.cached(self.buffers)
+        window = self.heads.window if self.heads.window >= 0 else self.position
+        for position in range(max(0, self.position - window), self.position):
             keys[:, position // 16, :, position % 16] = self.k[:, position]
             values[:, position] = self.v[:, position]
 
-    def views(self, buffers: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def cached(self, buffers: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         heads = self.heads
         keys = buffers["keys"].reshape(heads.kv_heads, CAPACITY // 16, heads.head_dim, 16)
         return keys, buffers["values"].reshape(heads.kv_heads, CAPACITY, heads.head_dim)
 
+    def check_cache(self, buffers: dict[str, np.ndarray]) -> None:
+        """The new tokens are in the cache, and nothing beyond them."""
+        keys, values = self.cached(buffers)
+        keys = keys.swapaxes(2, 3).reshape(values.shape)
+        new = slice(self.position, self.position + self.tokens)
+        np.testing.assert_allclose(keys[:, new], self.k[:, new], rtol=1e-5, atol=4e-6)
+        np.testing.assert_allclose(values[:, new], self.v[:, new], rtol=1e-6, atol=1e-6)
+        assert np.isnan(keys[:, new.stop :]).all()
+        assert np.isnan(values[:, new.stop :]).all()
+
+    def check(self, found: np.ndarray, tolerance: float = 2e-5) -> None:
+        columns = self.expected.shape[1]
+        np.testing.assert_allclose(found[:, :columns], self.expected, rtol=tolerance, atol=tolerance / 5)
+
     @property
-    def buffers(self) -> dict[str, np.ndarray]:
-        return {"projection": self.projection, "cosines": self.cosine, "sines": self.sine, **self.cache}
+    def result_stride(self) -> int:
+        return -(-self.expected.shape[1] // 16) * 16
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("position", [0, 15, 16, 77])
-def test_decode(sizes, position, run_kernel, random, nan):
-    case, workers = Case(sizes, position, 1, random), 2
-    heads, size = sizes[0], sizes[2]
-    parts = {"partial": nan(workers, heads, size), "statistics": nan(workers, heads, 2)}
-    done = run_kernel(DecodeAttention(case.heads), case.buffers | parts, position=position, workers=workers)
-    keys, values = case.views(done)
-    np.testing.assert_allclose(
-        keys[:, position // 16, :, position % 16], case.k[:, position], rtol=1e-5, atol=1e-6
-    )
-    np.testing.assert_array_equal(values[:, position], case.v[:, position].astype(np.float32))
-    stride = -(-heads * size // 16) * 16
-    combine = CombineAttention(case.heads, stride)
-    joined = run_kernel(combine, {**done, "result": nan(workers, stride)}, workers=workers)["result"]
-    for row in joined:
-        np.testing.assert_allclose(row[: heads * size], case.expected[0], rtol=2e-5, atol=2e-6)
-        assert (row[heads * size :] == 0).all()
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize(("position", "tokens"), [(0, 1), (0, 67), (61, 9), (5, 128)])
-def test_prefill(sizes, position, tokens, run_kernel, random, nan):
-    case = Case(sizes, position, tokens, random)
-    done = run_kernel(RotateAndCache(case.heads), case.buffers, count=tokens, position=position, workers=2)
-    rotated = done["projection"][:tokens, : sizes[0] * sizes[2]].reshape(tokens, sizes[0], sizes[2])
-    np.testing.assert_allclose(rotated, case.rotated.swapaxes(0, 1), rtol=1e-5, atol=1e-6)
-    stride = -(-sizes[0] * sizes[2] // 16) * 16
-    kernel = PrefillAttention(case.heads, stride)
-    result = run_kernel(
-        kernel, {**done, "result": nan(tokens + 8, stride)}, count=tokens, position=position, workers=2
-    )
-    found = result["result"][:tokens, : sizes[0] * sizes[2]]
-    np.testing.assert_allclose(found, case.expected, rtol=2e-5, atol=2e-6)
-
-
-def test_large_scores_do_not_overflow(run_kernel, random, nan):
-    """Scores of several hundred: e^x alone would be infinite."""
-    case = Case((2, 1, 16), 0, 40, random)
-    case.projection *= 30
+def decode(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
+    """Decode one token; every worker's copy of the result."""
     heads = case.heads
-    rows = case.projection[:40, :64].astype(np.float64).reshape(40, 4, 16).swapaxes(0, 1)
-    cosine, sine = case.cosine[:40].astype(np.float64), case.sine[:40].astype(np.float64)
-    q, k = rotate(rows[:2], cosine, sine), rotate(rows[2:3], cosine, sine)
-    expected = causal_attention(q, k, rows[3:], 0).swapaxes(0, 1).reshape(40, -1)
-    done = run_kernel(RotateAndCache(heads), case.buffers, count=40)
-    found = run_kernel(PrefillAttention(heads, 32), {**done, "result": nan(48, 32)}, count=40)["result"][:40]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    parts = {"partial": nan(workers, heads.heads, heads.head_dim), "statistics": nan(workers, heads.heads, 2)}
+    done = run_kernel(DecodeAttention(heads), case.buffers | parts, position=case.position, workers=workers)
+    case.check_cache(done)
+    result = {"result": nan(workers, case.result_stride)}
+    return run_kernel(CombineAttention(heads, case.result_stride), done | result, workers=workers)["result"]
+
+
+def prefill(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
+    """Take in all tokens; their rows of the result."""
+    options = {"count": case.tokens, "position": case.position, "workers": workers}
+    done = run_kernel(RotateAndCache(case.heads), case.buffers, **options)
+    case.check_cache(done)
+    queries = done["projection"][: case.tokens, : case.expected.shape[1]]
+    scaled = case.q.swapaxes(0, 1).reshape(queries.shape) * case.heads.score_scale
+    np.testing.assert_allclose(queries, scaled, rtol=1e-5, atol=4e-6)
+    result = {"result": nan(case.tokens + 8, case.result_stride)}
+    kernel = PrefillAttention(case.heads, case.result_stride)
+    return run_kernel(kernel, done | result, **options)["result"][: case.tokens]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decode(name, run_kernel, random, nan):
+    for position in POSITIONS:
+        for workers in (1, 2):
+            case = Case(name, position, 1, random)
+            rows = decode(case, run_kernel, nan, workers)
+            for row in rows:
+                case.check(row[None])
+            assert (rows[:, case.expected.shape[1] :] == 0).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_prefill(name, run_kernel, random, nan):
+    for position, tokens in [(0, 1), (0, 67), (61, 9), (64, 65), (5, 128), (130, 17)]:
+        for workers in (1, 2):
+            case = Case(name, position, tokens, random)
+            case.check(prefill(case, run_kernel, nan, workers))
+
+
+def test_workers_may_have_a_projection_of_their_own(run_kernel, random, nan):
+    case = Case("qwen2", 40, 1, random)
+    case.heads = dataclasses.replace(case.heads, own=True)
+    case.buffers["projection"][1] = case.buffers["projection"][0]
+    for row in decode(case, run_kernel, nan, 2):
+        case.check(row[None])
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_large_scores_do_not_overflow(name, run_kernel, random, nan):
+    """Scores of several hundred: e^x alone would be infinite, and tanh is 1."""
+    case = Case(name, 0, 40, random, factor=12.0)
+    case.check(prefill(case, run_kernel, nan, 1), tolerance=2e-3)
+
+
+def test_options_survive_json():
+    heads = Heads(4, 2, 64, CAPACITY, 512, softcap=50.0, window=7, rotary_dim=32, bias=True, key_norm=1e-6)
+    parameters = json.loads(json.dumps(dataclasses.asdict(DecodeAttention(heads))))
+    assert kernel_from_json("DecodeAttention", parameters) == DecodeAttention(heads)
+
+
+def test_pointers_name_what_is_needed():
+    plain, full = Heads(4, 2, 64, 64, 512), Heads(4, 2, 64, 64, 512, bias=True, rotary_dim=0, **NORMS)
+    ends = ["partial", "statistics"]
+    assert [*DecodeAttention(plain).pointers] == ["projection", "cosines", "sines", "keys", "values", *ends]
+    optional = ["keys", "values", "bias", "query_norm", "key_norm"]
+    assert [*DecodeAttention(full).pointers] == ["projection", *optional, *ends]
+    assert [*RotateAndCache(full).pointers] == ["projection", *optional]
