@@ -7,9 +7,10 @@ from pathlib import Path
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.frontends.frontend import Frontend, TraceOptions
 from intaglio.compiler.frontends.gguf.frontend import GgufFrontend
+from intaglio.compiler.frontends.onnx.frontend import OnnxFrontend
 from intaglio.compiler.frontends.traced import Traced
 
-FRONTENDS: tuple[Frontend, ...] = (GgufFrontend(),)
+FRONTENDS: tuple[Frontend, ...] = (GgufFrontend(), OnnxFrontend())
 
 
 def trace(
