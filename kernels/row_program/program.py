@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from intaglio.compiler.errors import CodegenError
+
 if TYPE_CHECKING:
     from intaglio.kernels.instructions import Instructions
     from intaglio.kernels.tir import KernelFrame
@@ -65,7 +67,11 @@ class RowProgram:
     Pointers: the inputs, the vectors (weights, `[columns rounded up to 16]`, padded with zeros), one scratch
     row per worker for each norm (private, `[workers, columns rounded up to 16]`), the result; all float32.
     With `offset` 0 the result's padding up to a whole vector is set to zero where the stride has room for it.
-    Element-wise programs may have the result in place of an input with the same stride and offset.
+    Element-wise programs may have the result in place of an input with the same stride and offset, if that
+    one is not broadcast.
+
+    Raises:
+        CodegenError: if the steps, inputs and rows contradict each other.
     """
 
     columns: int
@@ -75,6 +81,15 @@ class RowProgram:
     stride: int  # of result
     rows: str
     offset: int = 0  # first column in result
+
+    def __post_init__(self) -> None:
+        if problems := find_problems(self):
+            raise CodegenError("row program: " + "; ".join([*problems, "please report this"]))
+
+    @property
+    def last(self) -> int:
+        """Index of the step that is the result."""
+        return len(self.steps) - 1
 
     @property
     def padded(self) -> int:
@@ -87,7 +102,7 @@ class RowProgram:
         return tuple(i for i, step in enumerate(self.steps) if step.op in ("rms_norm", "layer_norm"))
 
     def needed(self, step: int, known: frozenset[int]) -> tuple[int, ...]:
-        """What `step` is computed from, itself included, in order; what goes into `known` steps is left out."""
+        """What `step` is computed from, itself included, in order; nothing of what `known` ones come from."""
         found: set[int] = set()
         waiting = [step]
         while waiting:
@@ -107,7 +122,43 @@ class RowProgram:
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        from intaglio.kernels.row_program.kernel import emit_rows
+        from intaglio.kernels.row_program.kernel import emit_rows  # imports TVM
 
         del instructions  # nothing here that LLVM does not do as well
         emit_rows(self, frame)
+
+
+def find_problems(program: RowProgram) -> list[str]:
+    """Everything that is wrong with a program, in words; empty if nothing is."""
+    problems = [
+        f"step {i}: {problem}"
+        for i, step in enumerate(program.steps)
+        for problem in _step_problems(program, i, step)
+    ]
+    problems += [
+        f"input {i}: rows {one.rows!r} of stride {one.stride} from column {one.offset} on do not do"
+        for i, one in enumerate(program.inputs)
+        if one.rows not in ("all", "own", "shared")
+        or not 0 <= one.offset <= one.stride - (1 if one.broadcast else program.columns)
+    ]
+    if program.rows not in ("all", "own", "shared", "last"):
+        problems.append(f"there are no rows {program.rows!r}")
+    if program.rows == "shared" and program.norms:
+        problems.append("a norm needs whole rows, and workers share the columns")
+    if not 0 <= program.offset <= program.stride - program.columns or program.columns < 1:
+        problems.append(
+            f"{program.columns} columns from {program.offset} on do not fit stride {program.stride}"
+        )
+    return problems if program.steps else [*problems, "there are no steps"]
+
+
+def _step_problems(program: RowProgram, place: int, step: Step) -> list[str]:
+    if step.op not in ARGUMENTS:
+        return [f"there is no op {step.op!r}"]
+    if len(step.arguments) not in ARGUMENTS[step.op]:
+        return [f"{step.op} does not take {len(step.arguments)} arguments"]
+    problems = [f"argument {i} is no earlier step" for i in step.arguments if not 0 <= i < place]
+    most = {"input": len(program.inputs), "vector": program.vectors}.get(step.op, 1)
+    if not 0 <= step.index < most:
+        problems.append(f"there is no {step.op} {step.index}")
+    return problems

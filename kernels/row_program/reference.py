@@ -39,7 +39,7 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
 def row_program(
     program: RowProgram, inputs: Sequence[Array], vectors: Sequence[Array], count: int, workers: int
 ) -> Array:
-    """Inputs `[rows, stride]` and vectors `[columns padded]` → what the result's rows must hold, `[rows, columns]`.
+    """Inputs `[rows, stride]` and vectors `[columns padded]` → what the result holds, `[rows, columns]`.
 
     "all" has `count` rows, "shared" one, the others one per worker.
     """
