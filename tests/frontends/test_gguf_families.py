@@ -1,4 +1,4 @@
-"""Decoders of every architecture compute what transformers computes, and files say what is wrong with them."""
+"""Decoders of every architecture compute what transformers computes; files say what is wrong with them."""
 
 from __future__ import annotations
 

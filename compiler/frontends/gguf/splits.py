@@ -20,6 +20,11 @@ TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}"
     rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
 )
+ENDED = rf"{CASELESS_ENDINGS}?"
+O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ENDED}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ENDED}"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ SPLITS: Mapping[str, Split] = {
     "dbrx": Split((LLAMA_3,)),
     "smaug-bpe": Split((LLAMA_3,)),
     "tekken": Split((TEKKEN,), whole_words=True, begins=True),
+    "gpt-4o": Split((O200K,)),
     "qwen2": Split((QWEN_2,), composed=True),
     "deepseek-r1-qwen": Split((QWEN_2,), composed=True),
 }

@@ -62,8 +62,14 @@ def _merges(vocabulary: Vocabulary, ids: Mapping[str, int]) -> list[tuple[str, s
     return pairs
 
 
+def _takes_spaces(vocabulary: Vocabulary) -> bool:
+    """No key says it; llama.cpp goes by the model's name."""
+    is_phi = vocabulary.metadata.get("general.architecture") == "phi3"
+    return is_phi and vocabulary.text("model") == "llama"
+
+
 def _finished(vocabulary: Vocabulary, library: Library, begins: bool) -> TextTokenizer:
-    library.add_tokens(vocabulary.added)
+    library.add_tokens(vocabulary.added(take_spaces=_takes_spaces(vocabulary)))
     template = vocabulary.metadata.get("tokenizer.chat_template")
     return TextTokenizer(
         library,

@@ -16,7 +16,8 @@ PREFIX = "tokenizer.ggml"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 SPECIAL_IDS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 END_IDS = ("eos", "eot", "eom")
-END_TEXTS = frozenset(  # control tokens that end a turn whether or not the file names them
+KEEP_SPACES = frozenset(["<s>", "<unk>", "<|endoftext|>"])  # Phi-3's tokens that take no spaces after them
+END_TEXTS = frozenset(  # tokens that end a turn whether or not the file names them; some converters forget
     ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "<|eom_id|>"]
 )
 
@@ -29,21 +30,34 @@ class Vocabulary:
     tokens: list[str]
     kinds: NDArray[np.int64]  # one of the constants above per token; others mean ordinary text
 
-    @property
-    def added(self) -> list[AddedToken]:
-        """Control tokens (special) and user-defined ones: found in a text before anything is cut."""
-        found = np.flatnonzero(np.isin(self.kinds, (CONTROL, USER_DEFINED)))
+    def added(self, *, take_spaces: bool) -> list[AddedToken]:
+        """Control and user-defined tokens: found in a text before anything is cut.
+
+        Those that are special, the former and all that end a generation, are not shown.
+
+        With `take_spaces`, white space that follows one belongs to it (Phi-3).
+        """
+        ends = self.end_tokens
         return [
-            AddedToken(self.tokens[index], normalized=False, special=bool(self.kinds[index] == CONTROL))
-            for index in found
+            AddedToken(
+                self.tokens[index],
+                normalized=False,
+                special=bool(self.kinds[index] == CONTROL) or index in ends,
+                rstrip=take_spaces and self.tokens[index] not in KEEP_SPACES,
+            )
+            for index in self._marked
         ]
 
     @property
     def end_tokens(self) -> frozenset[int]:
         """Ids that end a generation."""
         named = {found for name in END_IDS if (found := self.special_id(name)) is not None}
-        control = np.flatnonzero(self.kinds == CONTROL)
-        return frozenset(named | {int(index) for index in control if self.tokens[index] in END_TEXTS})
+        return frozenset(named | {index for index in self._marked if self.tokens[index] in END_TEXTS})
+
+    @property
+    def _marked(self) -> list[int]:
+        marked: list[int] = np.flatnonzero(np.isin(self.kinds, (CONTROL, USER_DEFINED))).tolist()
+        return marked
 
     @property
     def special_tokens(self) -> dict[str, str]:
