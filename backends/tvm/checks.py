@@ -28,8 +28,6 @@ def _heads(region: AttentionRegion) -> list[str]:
     problems = []
     if size % COMPONENTS or size > LARGEST_HEAD:
         problems.append(f"heads of {size} components; known are multiples of {COMPONENTS} to {LARGEST_HEAD}")
-    if rotation is not None and rotation.interleaved:
-        problems.append("a rotation of neighbouring components")
     if rotation is not None and (rotation.components % 2 or rotation.components > size):
         problems.append(f"a rotation of {rotation.components} components")
     return problems

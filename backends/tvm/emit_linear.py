@@ -109,6 +109,8 @@ class LinearEmitter:
         size = FLOAT * source.stride
         if source.rows == "own":
             return self._norm_of_copies(site, norm, columns, source)
+        if last:
+            self.table.wait_for_rows(source)
         result = self.table.private(name, size) if last else self.table.scratch(name, size)
         kernel = RmsNorm(columns, source.stride, norm.epsilon, last)
         weight = self._stored.vector(norm.weight, source.stride)
@@ -138,7 +140,7 @@ class LinearEmitter:
         epilogue = _epilogue(region)
         if isinstance(layout, FloatWeight):
             kernel = FloatLinear(layout, epilogue, source.stride, target.stride, source.rows, target.offset)
-            self._wait_for_rows(source)
+            self.table.wait_for_rows(source)
             self.table.add(kernel, [*weight, source.buffer, target.buffer], region.site, barrier=True)
             return
         if region.activation_group is None:
@@ -169,15 +171,10 @@ class LinearEmitter:
             sums = self.table.private("sums", FLOAT * layout.columns // layout.group)
             self.table.add(vector, [*inputs, sums, target.buffer], site, barrier=True)
             return
-        self._wait_for_rows(source)
+        self.table.wait_for_rows(source)
         matrix = DequantizedMatrixMatrix(layout, epilogue, source.stride, target.stride, target.offset)
         panel = self.table.private("panel", FLOAT * layout.columns * 2 * ROWS)
         self.table.add(matrix, [*inputs, panel, target.buffer], site, barrier=True)
-
-    def _wait_for_rows(self, source: Place) -> None:
-        """A matrix product reads rows that other workers may have normalised."""
-        if source.rows == "all" and self.table.stages:
-            self.table.wait()
 
     def _quantize(self, site: str, columns: int, group: int, source: Place, single: bool) -> list[int]:
         name, groups = f"{columns}.{group}", columns // group

@@ -105,5 +105,7 @@ class RowEmitter:
         size = FLOAT * kernel.padded
         scratch = [self.table.private(f"row.{index}.{size}", size) for index in range(len(kernel.norms))]
         stage = [*buffers, *scratch, target.buffer]
+        if mode == "last":
+            self.table.wait()
         # Whoever computes a row, or a copy of it, is the one who reads it next.
         self.table.add(kernel, stage, site, barrier=mode == "shared")

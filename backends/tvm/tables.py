@@ -94,7 +94,13 @@ class TableBuilder:
 
     def wait(self) -> None:
         """Put a barrier after the last stage."""
-        self.stages[-1] = dataclasses.replace(self.stages[-1], barrier=True)
+        if self.stages:
+            self.stages[-1] = dataclasses.replace(self.stages[-1], barrier=True)
+
+    def wait_for_rows(self, source: Place) -> None:
+        """Put a barrier before a stage that reads rows of `source` which other workers may have computed."""
+        if source.rows == "all":
+            self.wait()
 
     def new(self, value: ir.Value, stride: int, rows: str | None = None) -> Place:
         """A workspace buffer for `value`, `stride` floats a row.
