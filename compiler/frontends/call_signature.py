@@ -8,8 +8,15 @@ from typing import Any
 
 from intaglio.compiler.errors import OptionError
 
-# A nest of lists, tuples and dicts whose leaves are names of graph values, or `None` for nothing.
+# A nest of lists, tuples and dicts whose leaves are names of graph values, `None` for nothing, or `Fixed`.
 Structure = Any
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A number, truth value or text that was compiled in: a call must give the same."""
+
+    value: bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -19,12 +26,17 @@ class CallSignature:
     arguments: tuple[Structure, ...]
     keywords: Mapping[str, Structure]
     result: Structure
+    parameters: tuple[str, ...] = ()  # names of f's parameters, by which arguments may also be given
 
     def inputs(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-        """Leaves by name. Raises `OptionError` that lists every difference between call and signature."""
+        """Leaves by name. Raises `OptionError` that lists every difference between call and signature.
+
+        Where `parameters` are known, an argument may be given by position or by name, whichever was compiled.
+        """
         found: dict[str, Any] = {}
-        problems = list(_collect(self.arguments, tuple(arguments), "arguments", found))
-        problems += _collect(dict(self.keywords), dict(keywords), "keywords", found)
+        positional, named = self._arranged(tuple(arguments), dict(keywords))
+        problems = list(_collect(self.arguments, positional, "arguments", found))
+        problems += _collect(dict(self.keywords), named, "keywords", found)
         if problems:
             raise OptionError("call: " + "; ".join(problems) + ".")
         return found
@@ -35,13 +47,28 @@ class CallSignature:
 
     def to_data(self) -> dict[str, Any]:
         """As plain JSON data; tuples are marked, so that they come back as tuples."""
-        parts = {"arguments": self.arguments, "keywords": dict(self.keywords), "result": self.result}
-        return {name: _marked(one) for name, one in parts.items()}
+        return {name: _marked(one) for name, one in vars(self).items()}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> CallSignature:
         """What `to_data` gave."""
         return cls(**{name: _unmarked(one) for name, one in data.items()})
+
+    def _arranged(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with each argument given in the way that was compiled."""
+        expected = len(self.arguments)
+        extra = dict(zip(self.parameters[expected:], arguments[expected:], strict=False))
+        if len(arguments) > expected and (
+            len(extra) < len(arguments) - expected or extra.keys() & keywords.keys()
+        ):
+            return arguments, keywords  # too many: the difference is reported as it is
+        keywords = {**extra, **keywords}
+        missing = self.parameters[len(arguments) : expected]
+        if len(arguments) < expected and missing and all(name in keywords for name in missing):
+            arguments += tuple(keywords.pop(name) for name in missing)
+        return arguments[:expected], keywords
 
 
 def _collect(structure: Structure, given: Any, place: str, found: dict[str, Any]) -> Iterator[str]:
@@ -49,6 +76,9 @@ def _collect(structure: Structure, given: Any, place: str, found: dict[str, Any]
     if structure is None:
         if given is not None:
             yield f"{place} is {type(given).__name__}, compiled with None"
+    elif isinstance(structure, Fixed):
+        if type(given) is not type(structure.value) or given != structure.value:
+            yield f"{place} is {given!r}, compiled with {structure.value!r} as a constant"
     elif isinstance(structure, str):
         found[structure] = given
     elif isinstance(structure, dict):
@@ -79,11 +109,15 @@ def _filled(structure: Structure, values: Mapping[str, Any]) -> Any:
         return values[structure]
     if isinstance(structure, dict):
         return {name: _filled(one, values) for name, one in structure.items()}
-    return None if structure is None else type(structure)(_filled(one, values) for one in structure)
+    if structure is None or isinstance(structure, Fixed):
+        return structure.value if isinstance(structure, Fixed) else None
+    return type(structure)(_filled(one, values) for one in structure)
 
 
 def _marked(structure: Structure) -> Any:
-    if isinstance(structure, dict):
+    if isinstance(structure, Fixed):
+        return {"fixed": structure.value}
+    if isinstance(structure, Mapping):
         return {"dict": {name: _marked(one) for name, one in structure.items()}}
     if isinstance(structure, list | tuple):
         return {type(structure).__name__: [_marked(one) for one in structure]}
@@ -94,6 +128,8 @@ def _unmarked(data: Any) -> Structure:
     if not isinstance(data, dict):
         return data
     ((kind, content),) = data.items()
+    if kind == "fixed":
+        return Fixed(content)
     if kind == "dict":
         return {name: _unmarked(one) for name, one in content.items()}
     return (tuple if kind == "tuple" else list)(_unmarked(one) for one in content)

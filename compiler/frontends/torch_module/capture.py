@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,8 @@ import torch
 
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.torch_module.dimensions import Example, prepare_example
+from intaglio.compiler.frontends.torch_module.problems import capture_problems
 from intaglio.compiler.frontends.torch_module.recurrent import keep_recurrent_layers
-
-_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "torch.fx")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ def capture(
                 module, example.arguments, example.keywords, dynamic_shapes=example.dynamic_shapes
             )
     except Exception as error:  # whatever the module's own code raises
-        raise UnsupportedModelError(
-            f"trace: {type(module).__qualname__} cannot be captured:", [str(error)]
-        ) from error
+        with quiet(), evaluating(module):
+            problems = capture_problems(module, example, error)
+        message = f"trace: {type(module).__qualname__} cannot be captured:"
+        raise UnsupportedModelError(message, problems) from error
     return Captured(program, example)
 
 
@@ -66,19 +67,11 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep PyTorch's exporters from warning and logging; what matters to users comes as errors."""
-    with ExitStack() as stack:
-        for name in _LOGGERS:
-            stack.enter_context(_silent(logging.getLogger(name)))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -72,7 +72,7 @@ class ShapeReader:
     def read(self, value: Any, shape: Any, place: str) -> Any:
         """`shape` as `torch.export` wants it for `value`."""
         if shape is None:
-            return None
+            return pytree.tree_map(lambda _: None, value)
         if isinstance(value, torch.Tensor):
             return self._tensor(value, shape, place)
         if isinstance(value, Mapping) and isinstance(shape, Mapping):
@@ -82,7 +82,9 @@ class ShapeReader:
             }
         if isinstance(value, list | tuple) and isinstance(shape, list | tuple) and len(value) == len(shape):
             pairs = zip(value, shape, strict=True)
-            return type(shape)(self.read(*pair, f"{place}[{i}]") for i, pair in enumerate(pairs))
+            return (list if isinstance(value, list) else tuple)(
+                self.read(*pair, f"{place}[{i}]") for i, pair in enumerate(pairs)
+            )
         self.problems.append(f"{place}: {type(value).__name__} cannot have the shape {shape!r}")
         return None
 

@@ -12,6 +12,7 @@ import torch
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.torch_module.capture import Captured, capture, quiet
 from intaglio.compiler.frontends.torch_module.graph_names import own_outputs, rename_dimensions
+from intaglio.compiler.frontends.torch_module.problems import program_problems, translation_problems
 from intaglio.compiler.frontends.torch_module.recurrent import recurrent_translations
 from intaglio.compiler.frontends.torch_module.weights import share_weights
 from intaglio.compiler.ir.builder import IR_VERSION
@@ -48,13 +49,16 @@ def translate(
 ) -> ir.Model:
     """The graph of a captured `module`; see `export_module`."""
     table = {**recurrent_translations(), **translations}
-    try:
-        with quiet():
-            model = _translated(captured.program, table)
-    except Exception as error:  # the exporter wraps whatever happened inside it
-        raise UnsupportedModelError(
-            f"trace: {type(module).__qualname__} cannot be written as ONNX:", [str(error)]
-        ) from error
+    message = f"trace: {type(module).__qualname__} cannot be written as ONNX:"
+    with quiet():
+        try:
+            exported = _exported(captured.program, table)
+        except Exception as error:  # the exporter wraps whatever happened inside it
+            problems = translation_problems(captured.program, table, error)
+            raise UnsupportedModelError(message, problems) from error
+    if problems := program_problems(exported.exported_program or captured.program):
+        raise UnsupportedModelError(message, problems)
+    model = exported.model
     model.ir_version = IR_VERSION
     model.graph.metadata_props.clear()  # the program's signature as text
     share_weights(model, module)
@@ -63,7 +67,7 @@ def translate(
     return model
 
 
-def _translated(program: torch.export.ExportedProgram, table: Translations) -> ir.Model:
+def _exported(program: torch.export.ExportedProgram, table: Translations) -> torch.onnx.ONNXProgram:
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -73,4 +77,4 @@ def _translated(program: torch.export.ExportedProgram, table: Translations) -> i
         custom_translation_table=dict(table),
     )
     assert exported is not None, "the dynamo exporter returns a program"
-    return exported.model
+    return exported
