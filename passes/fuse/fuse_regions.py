@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from intaglio.compiler.ir.index_arithmetic import index_nodes
 from intaglio.passes.fuse.outline import Region, body_nodes, outline
@@ -40,6 +41,7 @@ class FuseRegions:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Outline every region, and certify that no node was lost."""
+        _infer_missing_shapes(model)
         before = len(model.graph)
         found = list(find_regions(model))
         regions = [one for one in found if isinstance(one, Region)]
@@ -75,6 +77,12 @@ class FuseRegions:
             0.0,
         )
         return Applied(self.name, region.site, f"{region.kind} {call.overload}", certificate)
+
+
+def _infer_missing_shapes(model: ir.Model) -> None:
+    """What is a row, and how wide, is told by shapes: passes before this one need not have left them all."""
+    if any(value.shape is None or value.type is None for node in model.graph for value in node.outputs):
+        ShapeInferencePass()(model)
 
 
 def _outlined(model: ir.Model) -> frozenset[tuple[str, str, str]]:
