@@ -1,6 +1,7 @@
 """The onnxruntime backend: what nobody else runs faster, and the judge of exports."""
 
+from intaglio.backends.onnxruntime.products import product_forms
 from intaglio.backends.onnxruntime.regions import Port, RegionSession, write_region
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 
-__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "write_region"]
+__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "product_forms", "write_region"]
