@@ -27,13 +27,14 @@ class TextTokenizer:
     begin_token: int | None = None  # put before every text
     chat_template: str | None = None
     special_tokens: Mapping[str, str] = field(default_factory=dict)  # names that the chat template may use
+    framed: bool = False  # the library puts special tokens around every text, such as [CLS] … [SEP]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written out in it are recognised.
 
         The begin token comes first if the model wants one; a text that already starts with it gets no second.
         """
-        tokens: list[int] = self.library.encode(text, add_special_tokens=False).ids
+        tokens: list[int] = self.library.encode(text, add_special_tokens=self.framed).ids
         if self.begin_token is None or tokens[:1] == [self.begin_token]:
             return tokens
         return [self.begin_token, *tokens]
@@ -58,6 +59,7 @@ class TextTokenizer:
             "begin_token": self.begin_token,
             "chat_template": self.chat_template,
             "special_tokens": dict(self.special_tokens),
+            "framed": self.framed,
         }
         return json.dumps(content, ensure_ascii=False)
 
@@ -101,7 +103,8 @@ def tokenizer_from_json(text: str) -> Tokenizer:
             return RefusedTokenizer(content["refused"], end_tokens)
         library = tokenizers.Tokenizer.from_str(json.dumps(content["library"]))
         names = ("begin_token", "chat_template", "special_tokens")
-        return TextTokenizer(library, end_tokens, **{name: content[name] for name in names})
+        framed = content.get("framed", False)  # tokenizers saved before there were encoders have none
+        return TextTokenizer(library, end_tokens, **{name: content[name] for name in names}, framed=framed)
     except ModelFileError:
         raise
     except Exception as error:  # the library raises plain exceptions
