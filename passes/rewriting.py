@@ -84,6 +84,20 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
     new.name = name
 
 
+def bypass(old: ir.Value, new: ir.Value) -> bool:
+    """Let all that use `old` use `new`, which keeps its own name unless `old` is a graph output.
+
+    False, and nothing changed, where a graph output would have to become an input, a weight or another output.
+    """
+    if not old.is_graph_output():
+        old.replace_all_uses_with(new)
+        return True
+    if new.producer() is None or new.is_graph_output():
+        return False
+    take_over(old, new)
+    return True
+
+
 def supersede(old: ir.Node, new: ir.Node) -> None:
     """Put `new` in the place of `old`: its users, its name, the names of its outputs, and its metadata."""
     name, old.name = old.name, f"{old.name}.superseded"
@@ -91,6 +105,33 @@ def supersede(old: ir.Node, new: ir.Node) -> None:
     new.metadata_props.update(old.metadata_props)
     for before, after in zip(old.outputs, new.outputs, strict=True):
         take_over(before, after)
+
+
+def sizes(value: ir.Value | None) -> list[int | str | None] | None:
+    """Sizes and names of sizes of `value`; `None` where its rank is unknown, and for sizes without a name."""
+    if value is None or value.shape is None:
+        return None
+    return [one if isinstance(one, int) else one.value for one in value.shape]
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The number of axes of `value`, where it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def described(like: ir.Value, value: ir.Value, shape: Sequence[int | str | None] | None) -> ir.Value:
+    """`value` with the element type of `like` and the given shape."""
+    value.type, value.shape = like.type, None if shape is None else ir.Shape(shape)
+    return value
+
+
+def rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Give an initialiser a name that is free."""
+    del graph.initializers[value.name or ""]
+    value.name = name
+    if value.const_value is not None:
+        value.const_value.name = name
+    graph.register_initializer(value)
 
 
 def remove_unused(model: ir.Model) -> None:

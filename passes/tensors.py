@@ -26,6 +26,16 @@ def join_rows(tensors: Sequence[ir.TensorProtocol]) -> ir.LazyTensor:
     return ir.LazyTensor(lambda: _join(tensors, shape), tensors[0].dtype, ir.Shape(shape))
 
 
+def turned(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+    """The matrix `[N, K]` of a matrix `[K, N]`: read on demand, and not retained."""
+    rows, columns = tensor.shape.numpy()
+    return ir.LazyTensor(
+        lambda: ir.Tensor(np.ascontiguousarray(tensor.numpy().T), tensor.dtype),
+        tensor.dtype,
+        ir.Shape([columns, rows]),
+    )
+
+
 def _join(tensors: Sequence[ir.TensorProtocol], shape: tuple[int, ...]) -> ir.TensorProtocol:
     dtype = tensors[0].dtype
     if dtype.bitwidth != 4:

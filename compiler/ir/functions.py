@@ -68,6 +68,19 @@ def swiglu() -> ir.Function:
     return _function("SwiGLU", tape, inputs, tape.op("Mul", [activated, up]))
 
 
+def geglu() -> ir.Function:
+    """`GeGLU(gate, up; approximate) = Gelu(gate; approximate) · up`, element by element.
+
+    `approximate` is `none` (by the error function) or `tanh`.
+    """
+    tape = Tape()
+    gate, up = inputs = _values("gate", "up")
+    approximate = ir.RefAttr("approximate", "approximate", ir.AttributeType.STRING)
+    activated = tape.op("Gelu", [gate], {"approximate": approximate})
+    result = tape.op("Mul", [activated, up])
+    return _function("GeGLU", tape, inputs, result, string_attributes=["approximate"])
+
+
 def _grouped_shape(tape: Tape, x: ir.Value) -> ir.Value:
     # [..., K] → [..., K / group, group]
     leading = tape.op("Shape", [x], {"start": 0, "end": -1})
@@ -82,10 +95,12 @@ def _function(
     inputs: Sequence[ir.Value],
     result: ir.Value,
     integer_attributes: Sequence[str] = (),
+    string_attributes: Sequence[str] = (),
 ) -> ir.Function:
     result.name = "result"
     graph = ir.Graph(inputs, [result], nodes=tape.nodes, opset_imports={"": OPSET}, name=name)
     attributes = [ir.Attr(one, ir.AttributeType.INT, None) for one in integer_attributes]
+    attributes += [ir.Attr(one, ir.AttributeType.STRING, None) for one in string_attributes]
     return ir.Function(DOMAIN, name, "", graph=graph, attributes=attributes)
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from intaglio.passes.normalize.clean_up import CleanUp
 from intaglio.passes.normalize.cut_rotary_tables import CutRotaryTables
 from intaglio.passes.normalize.expected import Expected
 from intaglio.passes.normalize.fold_constants import FoldConstants
+from intaglio.passes.normalize.fold_vectors import FoldVectors
 from intaglio.passes.normalize.last_position_logits import LastPositionLogits
+from intaglio.passes.normalize.lift_rows import LiftRows
 from intaglio.passes.normalize.merge_projections import MergeProjections
 from intaglio.passes.normalize.recognize_attention import RecognizeAttention
-from intaglio.passes.normalize.recognize_swiglu import RecognizeSwiglu
+from intaglio.passes.normalize.recognize_gated import RecognizeGated
+from intaglio.passes.normalize.recognize_gelu import RecognizeGelu
+from intaglio.passes.normalize.recognize_linears import RecognizeLinears
+from intaglio.passes.normalize.recognize_norms import RecognizeNorms
+from intaglio.passes.normalize.recognize_rotary import RecognizeRotary
+from intaglio.passes.normalize.split_slices import SplitSlices
 from intaglio.passes.normalize.static_kv_cache import StaticKvCache
 from intaglio.passes.result import Declined, Pass, PassResult, run_passes
 
@@ -32,9 +40,12 @@ def normalize(
 def normalizing_passes(expected: Expected, capacity: int, last_position_only: bool) -> tuple[Pass, ...]:
     """The passes of `normalize`, in order."""
     return (
-        FoldConstants(),
+        *_cleaning(),
+        RecognizeNorms(expected=expected.norms),
+        RecognizeGelu(),
+        RecognizeGated(expected=expected.gated),
+        RecognizeRotary(capacity, expected=expected.rotary_embeddings),
         RecognizeAttention(expected=expected.attentions),
-        RecognizeSwiglu(expected=expected.gated),
         MergeProjections(),
         StaticKvCache(capacity, expected=expected.attentions),
         CutRotaryTables(capacity),
@@ -57,7 +68,15 @@ def normalize_graph(model: ir.Model, *, expected: Expected | None = None) -> Pas
 def graph_passes(expected: Expected) -> tuple[Pass, ...]:
     """The passes of `normalize_graph`, in order."""
     return (
-        FoldConstants(),
+        *_cleaning(),
+        RecognizeNorms(expected=expected.norms),
+        RecognizeGelu(),
+        RecognizeGated(expected=expected.gated),
+        RecognizeRotary(None, expected=expected.rotary_embeddings),
         RecognizeAttention(expected=expected.attentions),
-        RecognizeSwiglu(expected=expected.gated),
     )
+
+
+def _cleaning() -> tuple[Pass, ...]:
+    """What makes the patterns of the other passes fewer."""
+    return (FoldConstants(), CleanUp(), FoldVectors(), SplitSlices(), RecognizeLinears(), LiftRows())

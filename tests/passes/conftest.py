@@ -14,7 +14,13 @@ import torch
 from intaglio.backends.reference.session import ReferenceSession
 from intaglio.compiler.frontends.traced import DecoderArchitecture
 from intaglio.compiler.frontends.tracing import trace
-from intaglio.compiler.ir.functions import dequantize_affine, ensure_function, quantize_activation, swiglu
+from intaglio.compiler.ir.functions import (
+    dequantize_affine,
+    ensure_function,
+    geglu,
+    quantize_activation,
+    swiglu,
+)
 from intaglio.compiler.ir.invariants import check
 
 torch.set_num_threads(1)
@@ -32,7 +38,7 @@ def parse_graph(text: str, **weights: Any) -> ir.Model:
     _give_values(model.graph, tensors)
     for node in model.graph:
         node.name = node.name or node.outputs[0].name
-    for function in (dequantize_affine(), quantize_activation(), swiglu()):
+    for function in (dequantize_affine(), quantize_activation(), swiglu(), geglu()):
         if any(node.op_type == function.name for node in model.graph):
             ensure_function(model, function)
     return model

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from intaglio.passes.normalize.recognize_swiglu import RecognizeSwiglu
+from intaglio.passes.normalize.recognize_gated import RecognizeGated
 
 SPELLINGS = {
     "gate first": "a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)",
@@ -39,7 +39,7 @@ def test_every_spelling_becomes_one_node(
     g, u = np.random.default_rng(0).standard_normal((2, 1, 3, 6)).astype(np.float32)
     model = parse(graph(body))
     expected = g / (1 + np.exp(-g)) * u
-    result = RecognizeSwiglu(expected=1)(model)
+    result = RecognizeGated(expected=1)(model)
     assert lines(model) == ["y = intaglio.SwiGLU(g, u)"]
     assert [one.site for one in result.applied] == ["y"]
     assert not result.declined
@@ -52,10 +52,10 @@ def test_near_misses_are_explained_and_left_alone(
 ) -> None:
     model = parse(graph(body))
     before = lines(model)
-    result = RecognizeSwiglu(expected=1)(model)
+    result = RecognizeGated(expected=1)(model)
     assert lines(model) == before
     assert not result.modified
-    assert result.declined[0].reason == "expected 1 SwiGLU, found 0"
+    assert result.declined[0].reason == "expected 1 gated activations, found 0"
     assert reason in result.declined[1].reason
 
 
@@ -66,7 +66,7 @@ def test_a_shared_gate_keeps_its_spelling_for_the_others(
         "g (float[2] g, float[2] u) => (float[2] y, float[2] z) "
         "{ a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)  z = Neg(s) }"
     )
-    RecognizeSwiglu()(model)
+    RecognizeGated()(model)
     assert lines(model) == [
         "a = Sigmoid(g)",
         "s = Mul(g, a)",
@@ -76,6 +76,6 @@ def test_a_shared_gate_keeps_its_spelling_for_the_others(
 
 
 def test_nothing_is_said_where_nothing_is_near_or_expected(parse: Callable[..., ir.Model]) -> None:
-    result = RecognizeSwiglu()(parse("g (float[2] g, float[2] u) => (float[2] y) { y = Mul(g, u) }"))
+    result = RecognizeGated()(parse("g (float[2] g, float[2] u) => (float[2] y) { y = Mul(g, u) }"))
     assert result.applied == ()
     assert result.declined == ()

@@ -1,0 +1,137 @@
+"""Nodes that change nothing, out of the way of the passes that look for patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from intaglio.passes.normalize.permutations import permutation
+from intaglio.passes.result import Applied, PassResult
+from intaglio.passes.rewriting import bypass, constant, input_at, integers, made_by, remove_unused, sizes
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """What copies its input → that input:
+
+        Identity(x), Dropout(x) in inference, Cast(x) to the type of x,
+        Reshape(x) or Expand(x) to the shape of x, Transpose(x) that moves nothing, Slice(x) of everything
+        Transpose(Transpose(x)) → Transpose(x);  Reshape(Reshape(x)) → Reshape(x)
+        Add(c, x), Mul(c, x) with a constant c → Add(x, c), Mul(x, c)
+
+    Exceptions:
+    1. A graph output that would be a graph input, a weight or another output stays a node of its own.
+    2. A `Reshape` whose target copies sizes (`0`) reads those of its own input: the one before it stays.
+    3. A mask that a `Dropout` gives is used: it stays.
+    4. Sizes without names equal nothing, not even themselves; of a `Reshape` one of them may be unknown.
+    """
+
+    name: str = "clean_up"
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Once through the graph, in order, so that copies of copies go too."""
+        applied = []
+        for node in list(model.graph):
+            detail = self._cleaned(node)
+            if detail is not None:
+                applied.append(Applied(self.name, node.name or "", detail))
+        remove_unused(model)
+        return PassResult(model, tuple(applied))
+
+    def _cleaned(self, node: ir.Node) -> str | None:
+        if node.domain or not node.inputs:
+            return None
+        if node.op_type in ("Transpose", "Reshape"):
+            _join(node)
+        if node.op_type in ("Add", "Mul"):
+            _constant_last(node)
+        copies = _COPIES.get(node.op_type)
+        source = node.inputs[0]
+        if copies is None or source is None or not copies(node, source):
+            return None
+        if node.outputs[0].shape is not None and source.shape is None:
+            source.shape = node.outputs[0].shape
+        return f"{node.op_type} changed nothing" if bypass(node.outputs[0], source) else None
+
+
+def _constant_last(node: ir.Node) -> None:
+    first, second = node.inputs
+    assert first is not None, "a required input of a standard op"
+    if second is not None and _is_fixed(first) and not _is_fixed(second):
+        node.replace_input_with(0, second)
+        node.replace_input_with(1, first)
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    if value.is_graph_input():
+        return False
+    return value.const_value is not None or made_by(value, "Constant") is not None
+
+
+def _join(node: ir.Node) -> None:
+    """Let a `Transpose` or `Reshape` read what the one before it reads."""
+    before = made_by(node.inputs[0], node.op_type)
+    if before is None or before.inputs[0] is None:
+        return
+    if node.op_type == "Reshape":
+        target = integers(input_at(node, 1))
+        copies_sizes = (target is None or 0 in target) and not node.attributes.get_int("allowzero", 0)
+        if not copies_sizes:  # exception 2
+            node.replace_input_with(0, before.inputs[0])
+        return
+    first, second = permutation(before), permutation(node)
+    if first is not None and second is not None:
+        node.attributes["perm"] = ir.AttrInt64s("perm", [first[one] for one in second])
+        node.replace_input_with(0, before.inputs[0])
+
+
+def _keeps_type(node: ir.Node, source: ir.Value) -> bool:
+    return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
+
+
+def _drops_nothing(node: ir.Node, _: ir.Value) -> bool:
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+        return False  # exception 3
+    training = input_at(node, 2)
+    flag = constant(training)
+    return training is None or (flag is not None and not flag.any())
+
+
+def _keeps_shape(node: ir.Node, source: ir.Value) -> bool:
+    before, after = sizes(source), sizes(node.outputs[0])
+    if before is None or after is None or len(before) != len(after):
+        return False
+    differing = sum(one is None or one != other for one, other in zip(before, after, strict=True))
+    may_differ = node.op_type == "Reshape" and 0 not in after and _unknown(before, after)
+    return differing == 0 or (differing == 1 and may_differ)
+
+
+def _unknown(before: list[int | str | None], after: list[int | str | None]) -> bool:
+    """Whether the sizes that differ are not two different numbers."""
+    pairs = [pair for pair in zip(before, after, strict=True) if pair[0] is None or pair[0] != pair[1]]
+    return not any(isinstance(one, int) and isinstance(other, int) for one, other in pairs)
+
+
+def _moves_nothing(node: ir.Node, _: ir.Value) -> bool:
+    axes = permutation(node)
+    return axes is not None and axes == sorted(axes)
+
+
+def _takes_all(node: ir.Node, _: ir.Value) -> bool:
+    starts, ends = integers(node.inputs[1]), integers(node.inputs[2])
+    steps = integers(input_at(node, 4)) or [1]
+    everything = starts is not None and ends is not None and not any(starts) and set(steps) == {1}
+    return everything and min(ends or [0]) >= 2**31 - 1
+
+
+_COPIES: dict[str, Callable[[ir.Node, ir.Value], bool]] = {
+    "Identity": lambda _, __: True,
+    "Cast": _keeps_type,
+    "Dropout": _drops_nothing,
+    "Reshape": _keeps_shape,
+    "Expand": _keeps_shape,
+    "Transpose": _moves_nothing,
+    "Slice": _takes_all,
+}
