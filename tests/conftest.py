@@ -47,11 +47,11 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
     """Write (once per set of options) a tiny random model: `tiny_family("gemma3", …) -> (path, model)`.
 
-    The options are those of `tests/helpers/tiny_families.py: write_tiny`; the model is transformers'.
+    The options are those of `tests/helpers/tiny_gguf_families.py: write_tiny`; the model is transformers'.
     """
     pytest.importorskip("gguf")
     pytest.importorskip("transformers")
-    write_tiny, quantize = load_helper("tiny_families").write_tiny, load_helper("tiny_gguf").quantized
+    write_tiny, quantize = load_helper("tiny_gguf_families").write_tiny, load_helper("tiny_gguf").quantized
     written: dict[str, tuple[Path, Any]] = {}
 
     def write(family: str, **options: Any) -> tuple[Path, Any]:

@@ -108,11 +108,13 @@ def test_sizes_come_from_the_metadata(tiny_gguf: TinyGguf) -> None:
 
     traced = trace(path)
 
-    sizes = traced.architecture
+    sizes, tied = traced.architecture, trace(tiny_gguf()).architecture
+    assert sizes is not None
+    assert tied is not None
     assert (sizes.layers, sizes.hidden, sizes.feed_forward, sizes.vocabulary) == (3, 64, 96, 300)
     assert (sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.context) == (4, 2, 16, 128)
     assert not sizes.tied_embedding
-    assert trace(tiny_gguf()).architecture.tied_embedding
+    assert tied.tied_embedding
     assert (traced.source.path, traced.source.bytes) == (path, path.stat().st_size)
 
 

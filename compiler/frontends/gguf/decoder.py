@@ -48,7 +48,7 @@ class Decoder:
             x = parts.scaled(x, math.sqrt(sizes.hidden), "embed_tokens.scaled")
         rotations = self._rotations(tokens)
         for layer in range(sizes.layers):
-            x = self._attention(x, layer, rotations[layout.is_local(layer)])
+            x = self._attention(x, layer, rotations[layout.positions.is_local(layer)])
             x = self._mlp(x, layer)
         x = parts.norm(x, self._weight(FINAL_NORM, "norm"), "norm")
         head = table if sizes.tied_embedding else self._store(HEAD, "lm_head.weight")
@@ -59,12 +59,12 @@ class Decoder:
 
     def _rotations(self, tokens: ir.Value) -> dict[bool, Rotation]:
         """How the layers with a window (True) and those without rotate."""
-        layout, positions = self.layout, self.parts.positions(tokens)
-        local = {layout.is_local(layer) for layer in range(layout.architecture.layers)}
-        if layout.local_rotary == layout.rotary:
-            return dict.fromkeys(local, self._rotation(layout.rotary, positions, "rotary"))
-        schemes = {False: (layout.rotary, "rotary"), True: (layout.local_rotary, "rotary.local")}
-        return {one: self._rotation(schemes[one][0], positions, schemes[one][1]) for one in sorted(local)}
+        how, ids = self.layout.positions, self.parts.positions(tokens)
+        kinds = {how.is_local(layer) for layer in range(self.layout.architecture.layers)}
+        if how.local_rotary == how.rotary:
+            return dict.fromkeys(kinds, self._rotation(how.rotary, ids, "rotary"))
+        schemes = {False: (how.rotary, "rotary"), True: (how.local_rotary, "rotary.local")}
+        return {kind: self._rotation(schemes[kind][0], ids, schemes[kind][1]) for kind in sorted(kinds)}
 
     def _rotation(self, scheme: RotaryScheme, positions: ir.Value, name: str) -> Rotation:
         factors = plain_tensor(StoredTensor(self.file, scheme.factors)) if scheme.factors else None
@@ -78,19 +78,14 @@ class Decoder:
         q, k, v = self._fused_heads(normed, layer) if self.layout.family.fused else self._heads(normed, layer)
         q = parts.rotated(q, rotation, f"{name}.q_rotated")
         k = parts.rotated(k, rotation, f"{name}.k_rotated")
-        joined = parts.attention(q, k, v, self._attending(layer), name)
+        window = self.layout.positions.window_of(layer)
+        how = Attending(self.layout.attention_scale, self.layout.attention_cap, window)
+        joined = parts.attention(q, k, v, how, name)
         update = self._linear(joined, f"{block}.attn_output", f"{name}.o_proj")
         if self.layout.family.outer_norms:
             outer = f"layers.{layer}.post_attention_layernorm"
             update = self._norm(update, f"{block}.post_attention_norm", outer)
         return parts.sum(x, update, f"{name}.residual")
-
-    def _attending(self, layer: int) -> Attending:
-        layout = self.layout
-        window = layout.window if layout.is_local(layer) else None
-        if window is not None and window >= layout.architecture.context:
-            window = None
-        return Attending(layout.attention_scale, layout.attention_cap, window)
 
     def _heads(self, x: ir.Value, layer: int) -> tuple[ir.Value, ...]:
         """q, k and v, `[batch, heads, sequence, head_dim]` each."""

@@ -201,7 +201,8 @@ def write_tensor(
     raw = quantize(weight, kind)
     if not skip:
         writer.add_tensor(name, raw, raw_dtype=kind)
-    return gguf.quants.dequantize(raw, kind).astype(np.float32)
+    held: NDArray[np.float32] = gguf.quants.dequantize(raw, kind).astype(np.float32)
+    return held
 
 
 def shift(family: str, name: str) -> float:
