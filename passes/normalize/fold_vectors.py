@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from intaglio.compiler.ir.builder import GraphBuilder
 from intaglio.passes.result import Applied, PassResult
-from intaglio.passes.rewriting import SMALL, constant, remove_unused, rename_initializer
+from intaglio.passes.rewriting import constant, remove_unused, rename_initializer
 
 Array = NDArray[np.generic]
 ARITHMETIC: dict[str, Callable[[Array, Array], Array]] = {
@@ -31,7 +31,7 @@ class FoldVectors:
 
     Exceptions:
     1. The other operand is not a constant of one element: nothing is done.
-    2. `v` has more than `SMALL` elements, or more than one axis: it stays as it is stored.
+    2. `v` has more than one axis: it stays as it is stored.
     3. The result is a graph output: it stays computed.
     """
 
@@ -81,7 +81,7 @@ def _is_vector(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or value.is_graph_input() or not value.is_initializer():
         return False
-    return len(tensor.shape) == 1 and tensor.dtype.is_floating_point() and tensor.size <= SMALL
+    return len(tensor.shape) == 1 and tensor.dtype.is_floating_point()
 
 
 def _replace(

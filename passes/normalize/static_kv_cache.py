@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.ir.builder import Dimension, GraphBuilder
+from intaglio.passes.normalize.set_positions import set_positions
 from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import input_at, is_op, remove_unused, site_of
 
 WHOLE, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
-POSITIONS, MASK, LENGTHS = 3, 3, 6  # inputs of RotaryEmbedding and Attention
+MASK, LENGTHS = 3, 6  # inputs of Attention
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,17 @@ class StaticKvCache:
 
     The graph gains the inputs `position` int64 `[batch]`, the tokens already in the cache, and `key_cache.i`,
     `value_cache.i` float32 `[batch, kv_heads, capacity, head_dim]`, and the outputs `key_cache.i.updated`,
-    `value_cache.i.updated`. `length` is `position + sequence`; rotary embeddings turn by
-    `position + 0, 1, …`, whatever positions they had; a graph input of positions disappears.
+    `value_cache.i.updated`. `length` is `position + sequence`. The positions that rotary embeddings turn by,
+    and those whose rows a learned table gives, become `position + 0, 1, …` (and what was added to them),
+    however they were computed; a graph input of positions disappears.
 
     Exceptions:
     1. The attention is not causal, has a mask, or has a cache already: declined.
     2. The sizes of its keys or values are not known: declined.
     With `expected`, fewer cached attentions than that after the pass are declined.
-    Raises `OptionError` where the model has no input `input_ids`, or `capacity` is less than 1.
+    Raises `OptionError` where the model has no input `input_ids`, or `capacity` is less than 1, and
+    `UnsupportedModelError`, with all of them, where positions are something else: with a cache the model
+    would compute something else.
     """
 
     capacity: int
@@ -50,7 +54,7 @@ class StaticKvCache:
 
     def _rewrite(self, model: ir.Model, attentions: list[ir.Node]) -> None:
         clock = _Clock.start(model.graph, self.capacity)
-        _turn_by(model.graph, clock.position_ids)
+        set_positions(model.graph, clock.tokens, clock.position_ids)
         for index, node in enumerate(attentions):
             _give_cache(model.graph, node, index, clock)
         remove_unused(model)
@@ -61,6 +65,7 @@ class StaticKvCache:
 class _Clock:
     """What all layers share: where the sequence stands."""
 
+    tokens: ir.Value  # [batch, sequence]
     batch: Dimension
     capacity: int
     position: ir.Value  # [batch]
@@ -82,7 +87,7 @@ class _Clock:
         )
         length = builder.node("Add", [position, size], name="length", dtype=WHOLE, shape=[batch])
         ids = _position_ids(builder, position, size, [batch, sequence])
-        return _Clock(batch, capacity, position, length, ids)
+        return _Clock(tokens, batch, capacity, position, length, ids)
 
 
 def _position_ids(
@@ -108,17 +113,6 @@ def _problem(node: ir.Node) -> str | None:
         if not all(isinstance(value.shape[axis], int) for axis in (1, 3)):
             return f"the heads of {value.name} are {value.shape}; their number and size must be known"
     return None
-
-
-def _turn_by(graph: ir.Graph, position_ids: ir.Value) -> None:
-    """Let every rotary embedding use `position_ids`."""
-    replaced = set()
-    for node in [one for one in graph if is_op(one, "RotaryEmbedding")]:
-        replaced.add(input_at(node, POSITIONS))
-        node.resize_inputs(POSITIONS + 1)
-        node.replace_input_with(POSITIONS, position_ids)
-    for value in [one for one in graph.inputs if one in replaced]:
-        graph.inputs.remove(value)
 
 
 def _give_cache(graph: ir.Graph, node: ir.Node, index: int, clock: _Clock) -> None:
