@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from intaglio.kernels.tir import (
     Expression,
-    bind,
     constant,
     float32,
     fused_multiply_add,
+    hold,
     intrinsic,
     logistic,
     reinterpret,
@@ -62,7 +62,7 @@ def _polynomial(coefficients: Sequence[float], value: Expression) -> Expression:
 
 
 def _limited(value: Expression, limit: float) -> Expression:
-    return bind(tirx.Max(_all(-limit), tirx.Min(_all(limit), value)))
+    return hold(tirx.Max(_all(-limit), tirx.Min(_all(limit), value)))
 
 
 def _odd_quotient(
@@ -70,7 +70,7 @@ def _odd_quotient(
 ) -> Expression:
     """An odd function between ±1 as a quotient of polynomials, ±1 from ±`limit` on."""
     value = _limited(value, limit)
-    square = bind(value * value)
+    square = hold(value * value)
     return _limited(value * _polynomial(above, square) / _polynomial(below, square), 1.0)
 
 
@@ -86,34 +86,34 @@ def error_function(value: Expression) -> Expression:
 
 def full_exponential(value: Expression) -> Expression:
     """e^value over float32's whole range, denormal results, 0 and infinity included."""
-    value = bind(tirx.Max(_all(-105.0), tirx.Min(_all(89.0), value)))
-    whole = bind(round_even(value * _all(1.4426950408889634), 16))
+    value = hold(tirx.Max(_all(-105.0), tirx.Min(_all(89.0), value)))
+    whole = hold(round_even(value * _all(1.4426950408889634), 16))
     fraction = fused_multiply_add(whole, _all(-_LOG2_HIGH), value)
-    fraction = bind(fused_multiply_add(whole, _all(-_LOG2_LOW), fraction))
-    power = bind(whole.astype("int32x16"))
-    half = bind(power >> _integers(1))  # 2^power itself may be no float32
-    bits = reinterpret(bind(_polynomial(_EXP, fraction)), "int32x16") + (half << _integers(23))
+    fraction = hold(fused_multiply_add(whole, _all(-_LOG2_LOW), fraction))
+    power = hold(whole.astype("int32x16"))
+    half = hold(power >> _integers(1))  # 2^power itself may be no float32
+    bits = reinterpret(hold(_polynomial(_EXP, fraction)), "int32x16") + (half << _integers(23))
     rest = (power - half + _integers(127)) << _integers(23)
-    return bind(reinterpret(bits, "float32x16") * reinterpret(rest, "float32x16"))
+    return hold(reinterpret(bits, "float32x16") * reinterpret(rest, "float32x16"))
 
 
 def logarithm(value: Expression) -> Expression:
     """The natural logarithm; -∞ of 0, NaN below."""
-    value = bind(value)
+    value = hold(value)
     denormal = value < _all(1.1754943508222875e-38)
-    scaled = bind(tirx.Select(denormal, value * _all(2.0**23), value))
-    shift = bind(tirx.Select(denormal, _all(-23.0), zeros()))
-    bits = bind(reinterpret(scaled, "int32x16"))
-    power = bind((bits - _integers(0x3F3504F3)) >> _integers(23))  # of 2, leaving √½ … √2
-    x = bind(reinterpret(bits - (power << _integers(23)), "float32x16") - _all(1.0))
-    whole = bind(power.astype("float32x16") + shift)
-    square = bind(x * x)
+    scaled = hold(tirx.Select(denormal, value * _all(2.0**23), value))
+    shift = hold(tirx.Select(denormal, _all(-23.0), zeros()))
+    bits = hold(reinterpret(scaled, "int32x16"))
+    power = hold((bits - _integers(0x3F3504F3)) >> _integers(23))  # of 2, leaving √½ … √2
+    x = hold(reinterpret(bits - (power << _integers(23)), "float32x16") - _all(1.0))
+    whole = hold(power.astype("float32x16") + shift)
+    square = hold(x * x)
     small = fused_multiply_add(whole, _all(_LOG2_LOW), x * square * _polynomial(_LOG, x))
     small = fused_multiply_add(square, _all(-0.5), small) + x
-    result = bind(fused_multiply_add(whole, _all(_LOG2_HIGH), small))
+    result = hold(fused_multiply_add(whole, _all(_LOG2_HIGH), small))
     edge = tirx.Select(value.equal(zeros()), _all(-math.inf), _all(math.nan))
-    result = bind(tirx.Select(value > zeros(), result, edge))
-    return bind(tirx.Select(value.equal(_all(math.inf)), value, result))
+    result = hold(tirx.Select(value > zeros(), result, edge))
+    return hold(tirx.Select(value.equal(_all(math.inf)), value, result))
 
 
 def square_roots(value: Expression) -> Expression:
@@ -123,15 +123,15 @@ def square_roots(value: Expression) -> Expression:
 
 def power(value: Expression, number: float) -> Expression:
     """value^number; of negative values only for whole numbers, NaN otherwise."""
-    value = bind(value)
+    value = hold(value)
     if number < 0:
-        return bind(_all(1.0) / power(value, -number))
+        return hold(_all(1.0) / power(value, -number))
     whole = math.floor(number)
     result = _whole_power(value, whole)
     if number - whole == 0.5:
-        return bind(result * square_roots(value))
+        return hold(result * square_roots(value))
     if number != whole:
-        return bind(result * full_exponential(logarithm(value) * _all(number - whole)))
+        return hold(result * full_exponential(logarithm(value) * _all(number - whole)))
     return result
 
 
@@ -140,21 +140,21 @@ def _whole_power(value: Expression, number: int) -> Expression:
     result = _all(1.0)
     while number:
         if number % 2:
-            result = bind(result * value)
+            result = hold(result * value)
         number //= 2
-        value = bind(value * value) if number else value
+        value = hold(value * value) if number else value
     return result
 
 
 def gelu_erf(value: Expression) -> Expression:
     """value · ½ (1 + erf(value / √2))."""
-    value = bind(value)
+    value = hold(value)
     return value * _all(0.5) * (_all(1.0) + error_function(value * _all(math.sqrt(0.5))))
 
 
 def gelu_tanh(value: Expression) -> Expression:
     """value · ½ (1 + tanh(√(2/π) (value + 0.044715 value³))), as a logistic function: no cancellation."""
-    value = bind(value)
+    value = hold(value)
     double = 2.0 * math.sqrt(2.0 / math.pi)
     factor = fused_multiply_add(value * value, _all(0.044715 * double), _all(double))
     return _bounded(value) * logistic(value * factor)
@@ -162,7 +162,7 @@ def gelu_tanh(value: Expression) -> Expression:
 
 def silu(value: Expression) -> Expression:
     """value · logistic(value)."""
-    value = bind(value)
+    value = hold(value)
     return _bounded(value) * logistic(value)
 
 

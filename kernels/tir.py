@@ -77,6 +77,18 @@ def local(shape: Sequence[int], dtype: str = "float32") -> Expression:
     return T.alloc_buffer(tuple(shape), dtype, scope="global")
 
 
+def hold(value: Expression) -> Expression:
+    """Evaluate `value` here, once, whatever it is.
+
+    What `bind` names, TVM writes out wherever it is used, unless there is a load in it. Where such values are
+    used twice and build on each other, every step doubles the code and the time to generate it.
+    """
+    element, _, lanes = str(value.ty).partition("x")
+    place = local((int(lanes or 1),), element)
+    store(place, [0], value)
+    return bind(load(place, [0], int(lanes or 1)))
+
+
 def reinterpret(value: Expression, dtype: str) -> Expression:
     """The same bits as another type."""
     return tirx.reinterpret(dtype, value)
@@ -123,7 +135,7 @@ def sum_tree(vector: Expression) -> Expression:
         low, high = (
             tirx.Shuffle([vector], [int32(first + lane) for lane in range(lanes)]) for first in (0, lanes)
         )
-        vector = bind(low + high)
+        vector = hold(low + high)
         lanes //= 2
     return vector
 

@@ -115,10 +115,10 @@ class _Writer:
         """Statistics from the mean square (RMSNorm), or from the mean and a second pass (LayerNorm)."""
         if step.op == "rms_norm":
             return Statistics(inverse_root(first, step.number), None)
-        mean = tir.bind(tir.spread(first))
+        mean = tir.hold(tir.spread(first))
 
         def deviation(at: Expression, partial: bool) -> Expression:
-            value = tir.bind(self.value(step.arguments[0], at, partial) - mean)
+            value = tir.hold(self.value(step.arguments[0], at, partial) - mean)
             return self.rows.masked(value) if partial else value
 
         variance = RowSum(self.program.columns, squares=True).mean(deviation)
@@ -130,5 +130,5 @@ def normalised(arguments: list[Expression], found: Statistics) -> Expression:
     value, *scaling = arguments
     value = (value if found.mean is None else value - found.mean) * found.inverse
     if len(scaling) == 2:
-        return tir.bind(tir.fused_multiply_add(value, *scaling))
-    return tir.bind(value * scaling[0] if scaling else value)
+        return tir.hold(tir.fused_multiply_add(value, *scaling))
+    return tir.hold(value * scaling[0] if scaling else value)

@@ -16,7 +16,7 @@ def apply(step: Step, arguments: list[Expression]) -> Expression:
         return tir.spread(tir.float32(step.number))
     if step.op == "power_of_number":
         return elementary.power(arguments[0], step.number)
-    return tir.bind(_operations()[step.op](*arguments))
+    return tir.hold(_operations()[step.op](*arguments))
 
 
 def _operations() -> dict[str, Callable[..., Any]]:

@@ -67,7 +67,7 @@ class Rows:
     def masked(self, value: Expression) -> Expression:
         """A partial vector with zeros beyond the row's end, whatever was computed there."""
         inside = tirx.Ramp(tir.int32(0), tir.int32(1), LANES) < tir.spread(tir.int32(self.tail))
-        return tir.bind(tirx.Select(inside, value, tir.zeros()))
+        return tir.hold(tirx.Select(inside, value, tir.zeros()))
 
     def vector(self, index: int, at: Expression) -> Expression:
         """Weight vector `index` from column `at` on."""

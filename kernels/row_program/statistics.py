@@ -46,7 +46,7 @@ class RowSum:
         if tail:
             self._add(totals, rest, term(tir.int32(full * LANES), True))
         a, b, c, d = (tir.load(totals, [i, 0]) for i in range(ACCUMULATORS))
-        return tir.bind(tir.sum_tree(tir.bind((a + b) + (c + d))) * tir.float32(1.0 / self.columns))
+        return tir.hold(tir.sum_tree(tir.hold((a + b) + (c + d))) * tir.float32(1.0 / self.columns))
 
     def _add(self, totals: Expression, into: int, value: Expression) -> None:
         total = tir.load(totals, [into, 0])
@@ -57,4 +57,4 @@ class RowSum:
 def inverse_root(mean_square: Expression, epsilon: float) -> Expression:
     """1 / √(mean_square + epsilon), in every lane."""
     root = tir.square_root(mean_square + tir.float32(epsilon))
-    return tir.bind(tir.spread(tir.bind(tir.float32(1.0) / root)))
+    return tir.hold(tir.spread(tir.hold(tir.float32(1.0) / root)))

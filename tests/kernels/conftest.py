@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,11 @@ def run_kernel(builder: Builder, target: Target) -> Callable[..., dict[str, np.n
         count: int = 1,
         position: int = 0,
         workers: int = 1,
+        alias: Mapping[str, str] | None = None,
     ) -> dict[str, np.ndarray]:
-        arrays = {name: aligned(buffers[name]) for name in kernel.pointers}
+        alias = alias or {}  # pointer → the one whose buffer it shares
+        arrays = {name: aligned(buffers[name]) for name in kernel.pointers if name not in alias}
+        arrays = {name: arrays[alias.get(name, name)] for name in kernel.pointers}
         table = np.zeros((1, ROW), np.int64)
         table[0, 2 : 2 + len(arrays)] = [array.ctypes.data for array in arrays.values()]
         library = Library(builder.library(target, kernel), workers)
