@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.heads import Heads
 from intaglio.kernels.attention.preparation import Preparation
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame
-
-__all__ = ["BLOCK", "Heads", "RotateAndCache"]
 
 
 @dataclass(frozen=True)

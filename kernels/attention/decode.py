@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +20,10 @@ from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.components import Components
-from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.attention.heads import BLOCK, Heads
 from intaglio.kernels.attention.preparation import Preparation
-from intaglio.kernels.attention.scores import LOWEST, first_visible, masked, out_of_sight
+from intaglio.kernels.attention.scores import first_visible, masked, out_of_sight
+from intaglio.kernels.attention.softmax import OnlineSoftmax
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
@@ -79,51 +83,62 @@ class _Writer:
     def attend(self, kv_head: Expression, first: int, width: int) -> None:
         """`width` query heads of one key head, over this worker's blocks."""
         head = tir.bind(kv_head * tir.int32(self.heads.repeat) + tir.int32(first))
-        state = [_State(self.heads) for _ in range(width)]
+        # One head's softmax hides behind the next block's scores, which larger blocks would keep too far off.
+        together = 1 if width == 1 else BLOCK // LANES
+        state = [_State(self.heads, together * LANES) for _ in range(width)]
         for row, one in enumerate(state):
             position = self.frame.position
             self.preparation.query(self.row, head + tir.int32(row), position, one.keep_query)
         for one in state:
             one.clear()
-        with T.serial(self.block_count) as step:
-            block = tir.bind(self.first_block + step)
+        steps = tirx.floordiv(self.block_count + tir.int32(together - 1), tir.int32(together))
+        with T.serial(steps) as step:
+            done = tir.bind(step * tir.int32(together))
+            block = tir.bind(self.first_block + done)
+            blocks = tir.bind(tirx.Min(tir.int32(together), self.block_count - done))
             for group in _groups(state, self.sums):
-                self.scores(group, kv_head, block)
+                self.scores(group, kv_head, block, blocks)
             for one in state:
-                one.softmax()
-            self.accumulate(state, kv_head, tir.bind(block * tir.int32(LANES)))
+                one.softmax.update()
+            self.accumulate(state, kv_head, tir.bind(block * tir.int32(LANES)), blocks)
         for row, one in enumerate(state):
             self.write(head + tir.int32(row), one)
 
-    def scores(self, group: list[_State], kv_head: Expression, block: Expression) -> None:
-        """Scores of a block's 16 positions for each head, masked, into its weights."""
+    def scores(self, group: list[_State], kv_head: Expression, first: Expression, blocks: Expression) -> None:
+        """Scores of some blocks of 16 positions for each head, masked."""
+        for state in group:
+            state.softmax.hide()
+        with T.serial(blocks) as step:
+            block = tir.bind(first + step)
+            position = block * tir.int32(LANES)
+            for state, score in zip(group, self.products(group, kv_head, block), strict=True):
+                score = masked(self.heads, score, position, self.frame.position)
+                tir.store(state.softmax.weights, [step * tir.int32(LANES)], score)
+
+    def products(self, group: list[_State], kv_head: Expression, block: Expression) -> list[Expression]:
+        """Products of each query with a block's 16 keys."""
         unroll = 4 if self.heads.head_dim % 4 == 0 else 2
         # Several chains hide the latency of the multiply-add.
         chains = min(unroll, 4 if len(group) == 1 else 2 if 2 * len(group) <= self.sums else 1)
-        sums = [tir.local((chains, LANES)) for _ in group]
-        for one in sums:
-            for chain in range(chains):
-                tir.store(one, [chain, 0], tir.zeros())
+        sums = [[tir.local((LANES,)) for _ in range(chains)] for _ in group]
+        for one in itertools.chain.from_iterable(sums):
+            tir.store(one, [0], tir.zeros())
         for part, length in group[0].query.lengths:
             with T.serial(length // unroll) as outer:
                 for inner in range(unroll):
                     at = tir.bind(outer * tir.int32(unroll) + tir.int32(inner))
                     component = at + tir.int32(part * group[0].query.part)
                     key = tir.bind(tir.load(self.preparation.keys, [kv_head, block, component, 0]))
-                    for state, one in zip(group, sums, strict=True):
-                        running = tir.load(one, [inner % chains, 0])
-                        factor = tir.spread(state.query.parts[part][at])
-                        tir.store(one, [inner % chains, 0], tir.fused_multiply_add(key, factor, running))
-        first = block * tir.int32(LANES)
-        for state, one in zip(group, sums, strict=True):
-            score = tir.load(one, [0, 0])
-            for chain in range(1, chains):
-                score = score + tir.load(one, [chain, 0])
-            tir.store(state.weights, [0], masked(self.heads, score, first, self.frame.position))
+                    for state, row in zip(group, sums, strict=True):
+                        one, factor = row[inner % chains], tir.spread(state.query.parts[part][at])
+                        tir.store(one, [0], tir.fused_multiply_add(key, factor, tir.load(one, [0])))
+        return [functools.reduce(operator.add, (tir.load(one, [0]) for one in row)) for row in sums]
 
-    def accumulate(self, state: list[_State], kv_head: Expression, first: Expression) -> None:
-        """Shrink the outputs and add the block's weighted values; rows out of sight are never read."""
-        end = tirx.Min(tir.int32(LANES), self.frame.position + tir.int32(1) - first)
+    def accumulate(
+        self, state: list[_State], kv_head: Expression, first: Expression, blocks: Expression
+    ) -> None:
+        """Shrink the outputs and add the blocks' weighted values; rows out of sight are never read."""
+        end = tirx.Min(blocks * tir.int32(LANES), self.frame.position + tir.int32(1) - first)
         skipped = tir.bind(out_of_sight(self.heads, self.first_position, first))
         count = tir.bind(end - skipped)
         vectors = self.heads.vectors
@@ -149,7 +164,7 @@ class _Writer:
         sums = [[tir.local((lanes,)) for _ in vectors] for _ in group]
         for state, row in zip(group, sums, strict=True):
             for vector, one in zip(vectors, row, strict=True):
-                shrunk = state.output.load(vector * lanes) * tir.spread(state.shrink[0], lanes)
+                shrunk = state.output.load(vector * lanes) * tir.spread(state.softmax.shrink[0], lanes)
                 tir.store(one, [0], shrunk)
         with T.serial(count) as step:
             position = skipped + step
@@ -157,7 +172,7 @@ class _Writer:
                 at = [kv_head, first + position, vector * lanes]
                 value = tir.bind(tir.load(self.preparation.values, at, lanes))
                 for state, row in zip(group, sums, strict=True):
-                    factor = tir.spread(state.weights[position], lanes)
+                    factor = tir.spread(state.softmax.weights[position], lanes)
                     running = tir.load(row[slot], [0], lanes)
                     tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
         for state, row in zip(group, sums, strict=True):
@@ -167,8 +182,8 @@ class _Writer:
     def write(self, head: Expression, state: _State) -> None:
         """Leave one head's part for `CombineAttention`."""
         at = [self.frame.worker, head]
-        tir.store(self.statistics, [*at, 0], state.largest[0])
-        tir.store(self.statistics, [*at, 1], tir.sum_lanes(tir.load(state.total, [0])))
+        tir.store(self.statistics, [*at, 0], state.softmax.largest[0])
+        tir.store(self.statistics, [*at, 1], state.softmax.sum())
         for first in range(0, self.heads.head_dim, self.heads.lanes):
             tir.store(self.partial, [*at, first], state.output.load(first))
 
@@ -176,10 +191,9 @@ class _Writer:
 class _State:
     """What one query head carries from block to block."""
 
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, heads: Heads, positions: int) -> None:
         self.query, self.output = Components(heads), Components(heads)
-        self.weights, self.total = tir.local((LANES,)), tir.local((LANES,))
-        self.largest, self.shrink = tir.local((1,)), tir.local((1,))
+        self.softmax = OnlineSoftmax(positions)
 
     def keep_query(self, first: int, vector: Expression, _lanes: int) -> None:
         """The sink of `Preparation.query`."""
@@ -187,20 +201,8 @@ class _State:
 
     def clear(self) -> None:
         """Before the first block."""
-        tir.store(self.largest, [0], tir.float32(LOWEST))
-        tir.store(self.total, [0], tir.zeros())
+        self.softmax.clear()
         self.output.clear()
-
-    def softmax(self) -> None:
-        """Scores become weights, `shrink` the output's factor: online softmax (Milakov, Gimelshein 2018)."""
-        score = tir.bind(tir.load(self.weights, [0]))
-        peak = tir.bind(tirx.Max(self.largest[0], tir.max_lanes(score)))
-        shrink = tir.bind(tir.exponential(self.largest[0] - peak, 1))
-        weight = tir.bind(tir.exponential(score - tir.spread(peak)))
-        tir.store(self.largest, [0], peak)
-        tir.store(self.shrink, [0], shrink)
-        tir.store(self.weights, [0], weight)
-        tir.store(self.total, [0], tir.load(self.total, [0]) * tir.spread(shrink) + weight)
 
 
 def _groups(state: list[_State], size: int) -> Iterator[list[_State]]:

@@ -14,7 +14,8 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.attention.components import Components
 from intaglio.kernels.attention.heads import BLOCK, Heads
-from intaglio.kernels.attention.scores import LOWEST, first_visible, masked, out_of_sight
+from intaglio.kernels.attention.scores import first_visible, masked, out_of_sight
+from intaglio.kernels.attention.softmax import OnlineSoftmax
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
@@ -54,9 +55,8 @@ class _Writer:
         self.keys = frame.buffer("keys", (heads.kv_heads, blocks, heads.head_dim, LANES), "float32")
         self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
         self.result = frame.buffer("result", (tokens, kernel.stride), "float32")
-        self.weights = [tir.local((BLOCK,)) for _ in range(rows)]
+        self.softmax = [OnlineSoftmax(BLOCK) for _ in range(rows)]
         self.output = [Components(heads) for _ in range(rows)]
-        self.largest, self.total, self.shrink = (tir.local((rows,)) for _ in range(3))
 
     def unit(self, unit: Expression, tiles: Expression) -> None:
         """One tile of queries of one head."""
@@ -72,8 +72,8 @@ class _Writer:
             first = tir.bind((start + step) * tir.int32(BLOCK))
             for pair in range(0, BLOCK // LANES, 2):
                 self.scores(head, kv_head, row, first, pair)
-            for index in range(self.rows):
-                self.softmax(index)
+            for softmax in self.softmax:
+                softmax.update()
             skipped = tir.bind(out_of_sight(self.heads, visible, first))
             end = tirx.Min(tir.int32(BLOCK), last + tir.int32(1) - first)
             self.accumulate(kv_head, first, skipped, tir.bind(end - skipped))
@@ -82,8 +82,7 @@ class _Writer:
     def clear(self) -> None:
         """Start a tile."""
         for row in range(self.rows):
-            tir.store(self.largest, [row], tir.float32(LOWEST))
-            tir.store(self.total, [row], tir.float32(0.0))
+            self.softmax[row].clear()
             self.output[row].clear()
 
     def scores(
@@ -111,23 +110,7 @@ class _Writer:
             for index in range(self.rows):
                 own = self.frame.position + row + tir.int32(index)
                 score = masked(self.heads, tir.load(sums[index], [part, 0]), base, own)
-                tir.store(self.weights[index], [(pair + part) * LANES], score)
-
-    def softmax(self, row: int) -> None:
-        """Online softmax of one row's block: scores become weights; `shrink` gets the output's factor."""
-        starts = range(0, BLOCK, LANES)
-        peak = tir.load(self.weights[row], [0])
-        for start in starts[1:]:
-            peak = tirx.Max(peak, tir.load(self.weights[row], [start]))
-        peak = tir.bind(tirx.Max(self.largest[row], tir.max_lanes(peak)))
-        shrink = tir.bind(tir.exponential(self.largest[row] - peak, 1))
-        parts = [tir.exponential(tir.load(self.weights[row], [start]) - tir.spread(peak)) for start in starts]
-        for start, part in zip(starts, parts, strict=True):
-            tir.store(self.weights[row], [start], part)
-        total = tir.sum_lanes((parts[0] + parts[1]) + (parts[2] + parts[3]))
-        tir.store(self.total, [row], self.total[row] * shrink + total)
-        tir.store(self.largest, [row], peak)
-        tir.store(self.shrink, [row], shrink)
+                tir.store(self.softmax[index].weights, [(pair + part) * LANES], score)
 
     def accumulate(
         self, kv_head: Expression, first: Expression, skipped: Expression, positions: Expression
@@ -140,13 +123,13 @@ class _Writer:
             for row in range(self.rows):
                 for slot, vector in enumerate(parts):
                     value = self.output[row].load(vector * lanes)
-                    tir.store(sums[row], [slot, 0], value * tir.spread(self.shrink[row], lanes))
+                    tir.store(sums[row], [slot, 0], value * tir.spread(self.softmax[row].shrink[0], lanes))
             with T.serial(positions) as step:
                 position = skipped + step
                 at = [kv_head, first + position]
                 values = [tir.bind(tir.load(self.values, [*at, vector * lanes], lanes)) for vector in parts]
                 for row in range(self.rows):
-                    weight = tir.spread(tir.bind(self.weights[row][position]), lanes)
+                    weight = tir.spread(tir.bind(self.softmax[row].weights[position]), lanes)
                     for slot, value in enumerate(values):
                         running = tir.load(sums[row], [slot, 0], lanes)
                         tir.store(sums[row], [slot, 0], tir.fused_multiply_add(value, weight, running, lanes))
@@ -158,7 +141,7 @@ class _Writer:
         """Normalise the tile into the result; rows beyond the last token land in its padding."""
         lanes = self.heads.lanes
         for index in range(self.rows):
-            inverse = tir.bind(tir.float32(1.0) / self.total[index])
+            inverse = tir.bind(tir.float32(1.0) / self.softmax[index].sum())
             for vector in range(self.heads.vectors):
                 column = head * tir.int32(self.heads.head_dim) + tir.int32(vector * lanes)
                 value = self.output[index].load(vector * lanes) * tir.spread(inverse, lanes)

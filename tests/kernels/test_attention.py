@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -23,24 +24,30 @@ NORMS = {"query_norm": 1e-6, "key_norm": 1e-5}
 CASES = {
     "llama": (9, 3, 64, {}),
     "small": (4, 4, 20, {}),
-    "tiny": (3, 1, 8, {}),
+    "tiny": (3, 1, 8, {"window": 0}),
     "single-lanes": (2, 1, 18, {"window": 5}),
     "qwen2": (7, 1, 64, {"bias": True}),
     "qwen3": (4, 2, 128, NORMS),
-    "gemma2": (4, 2, 256, {"softcap": 50.0, "scale": 224**-0.5}),
-    "gemma2-window": (4, 2, 256, {"softcap": 3.0, "scale": 224**-0.5, "window": 63}),
+    "gemma2": (4, 2, 128, {"softcap": 50.0, "scale": 144**-0.5, "window": 63}),
     "gemma3": (4, 1, 256, NORMS | {"window": 64, "scale": 0.125}),
-    "mistral": (8, 2, 128, {"window": 48}),
+    "mistral": (4, 1, 128, {"window": 48}),
     "phi3": (2, 2, 96, {"window": 16, "rotary_dim": 72}),
-    "gpt2": (4, 4, 64, {"rotary_dim": 0, "bias": True}),
-    "opt": (2, 2, 80, {"rotary_dim": 0, "bias": True, "scale": 0.05}),
+    "gpt2": (4, 4, 80, {"rotary_dim": 0, "bias": True, "scale": 0.05}),
     "neox": (3, 3, 80, {"rotary_dim": 20, "bias": True}),
     "gptj": (2, 2, 256, {"rotary_dim": 64, "interleaved": True}),
-    "glm": (16, 1, 128, {"rotary_dim": 64, "interleaved": True, "bias": True}),
-    "falcon": (20, 1, 64, {"window": 0}),
+    "glm": (16, 1, 64, {"rotary_dim": 32, "interleaved": True, "bias": True}),
+    "falcon": (20, 1, 16, {}),
     "wide": (5, 1, 192, {"key_norm": 1e-6, "interleaved": True, "softcap": 4.0, "window": 130}),
 }
 POSITIONS = [0, 15, 16, 17, 63, 64, 65, 130]
+CHUNKS = [
+    (0, 1, 2),
+    (0, 67, 1),
+    (61, 9, 2),
+    (64, 65, 1),
+    (5, 128, 2),
+    (130, 17, 2),
+]  # position, tokens, workers
 
 
 class Case:
@@ -146,21 +153,19 @@ def prefill(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CASES)
 def test_decode(name, run_kernel, random, nan):
-    for position in POSITIONS:
-        for workers in (1, 2):
-            case = Case(name, position, 1, random)
-            rows = decode(case, run_kernel, nan, workers)
-            for row in rows:
-                case.check(row[None])
-            assert (rows[:, case.expected.shape[1] :] == 0).all()
+    for position, workers in itertools.product(POSITIONS, (1, 2)):
+        case = Case(name, position, 1, random)
+        rows = decode(case, run_kernel, nan, workers)
+        for row in rows:
+            case.check(row[None])
+        assert (rows[:, case.expected.shape[1] :] == 0).all()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_prefill(name, run_kernel, random, nan):
-    for position, tokens in [(0, 1), (0, 67), (61, 9), (64, 65), (5, 128), (130, 17)]:
-        for workers in (1, 2):
-            case = Case(name, position, tokens, random)
-            case.check(prefill(case, run_kernel, nan, workers))
+    for position, tokens, workers in CHUNKS:
+        case = Case(name, position, tokens, random)
+        case.check(prefill(case, run_kernel, nan, workers))
 
 
 def test_workers_may_have_a_projection_of_their_own(run_kernel, random, nan):
@@ -171,7 +176,7 @@ def test_workers_may_have_a_projection_of_their_own(run_kernel, random, nan):
         case.check(row[None])
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["qwen2", "gemma2"])
 def test_large_scores_do_not_overflow(name, run_kernel, random, nan):
     """Scores of several hundred: e^x alone would be infinite, and tanh is 1."""
     case = Case(name, 0, 40, random, factor=12.0)

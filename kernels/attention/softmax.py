@@ -1,0 +1,49 @@
+"""The online softmax of one query over blocks of positions (Milakov and Gimelshein 2018)."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+from intaglio.kernels import tir
+from intaglio.kernels.attention.scores import LOWEST
+from intaglio.kernels.tir import LANES, Expression, tirx
+
+
+class OnlineSoftmax:
+    """What a query carries from block to block, in registers or on the stack."""
+
+    def __init__(self, positions: int) -> None:
+        self.starts = range(0, positions, LANES)  # of a block's vectors
+        self.weights = tir.local((positions,))  # before `update`: the block's scores
+        self.total = tir.local((LANES,))  # of weights, lane by lane
+        self.largest = tir.local((1,))  # score
+        self.shrink = tir.local((1,))  # factor of the output so far
+
+    def clear(self) -> None:
+        """Before the first block."""
+        tir.store(self.largest, [0], tir.float32(LOWEST))
+        tir.store(self.total, [0], tir.zeros())
+
+    def hide(self) -> None:
+        """Put scores in place for positions that the block lacks."""
+        for start in self.starts:
+            tir.store(self.weights, [start], tir.spread(tir.float32(LOWEST)))
+
+    def update(self) -> None:
+        """Make a block's scores its weights, and say by how much the output before it shrinks."""
+        scores = [tir.load(self.weights, [start]) for start in self.starts]
+        peak = tir.max_lanes(functools.reduce(tirx.Max, scores))
+        peak = tir.bind(tirx.Max(self.largest[0], peak))
+        shrink = tir.bind(tir.exponential(self.largest[0] - peak, 1))
+        parts = [tir.exponential(score - tir.spread(peak)) for score in scores]
+        for start, part in zip(self.starts, parts, strict=True):
+            tir.store(self.weights, [start], part)
+        total = functools.reduce(operator.add, parts)
+        tir.store(self.total, [0], tir.load(self.total, [0]) * tir.spread(shrink) + total)
+        tir.store(self.largest, [0], peak)
+        tir.store(self.shrink, [0], shrink)
+
+    def sum(self) -> Expression:
+        """The sum of all weights."""
+        return tir.sum_lanes(tir.load(self.total, [0]))
