@@ -14,7 +14,10 @@ from intaglio.passes.result import Applied, PassResult
 from intaglio.passes.rewriting import SMALL, constant, insert, remove_unused, supersede
 
 PLAIN = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
-NEVER = ("Constant", "DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+NEVER = (
+    *("Constant", "QuantizeLinear", "DequantizeLinear", "Bernoulli", "Multinomial"),
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+)
 
 
 @dataclass(frozen=True)

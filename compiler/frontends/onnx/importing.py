@@ -14,6 +14,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
     TopologicalSortPass,
 )
+from onnx_ir.passes.common.naming import SimpleNameGenerator
 
 from intaglio.compiler.frontends.onnx.bodies import STANDARD, ir_bodies
 from intaglio.compiler.ir.builder import IR_VERSION
@@ -57,7 +58,7 @@ def tidy(model: ir.Model) -> None:
     RemoveUnusedOpsetsPass()(model)
     for graph in model.graphs():
         _open_sizes(graph)
-    NameFixPass()(model)
+    fix_names(model)
     model.ir_version = max(model.ir_version, IR_VERSION)
 
 
@@ -68,6 +69,16 @@ def _located(tensor: ir.ExternalTensor, folder: Path) -> ir.ExternalTensor:
     return ir.ExternalTensor(
         path, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name
     )
+
+
+def fix_names(model: ir.Model) -> None:
+    """Give every node and value a name of its own; a node without one takes that of its first output."""
+    NameFixPass(_Names())(model)
+
+
+class _Names(SimpleNameGenerator):
+    def generate_node_name(self, node: ir.Node) -> str:
+        return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
 
 
 def _locate_attributes(node: ir.Node, folder: Path) -> None:

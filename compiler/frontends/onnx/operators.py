@@ -15,6 +15,8 @@ from intaglio.compiler.frontends.onnx.structure import function_key
 OLDEST_OPSET = 11
 # onnxruntime writes these fused ops into the standard domain, whatever its version.
 RUNTIME_OPS_IN_STANDARD = ("LayerNormalization", "SimplifiedLayerNormalization")
+# Marked as dropped by the opset that replaced their definition; the old one is converted to the new one.
+REDEFINED = ("GroupNormalization",)
 
 Kinds = Mapping[tuple[str, str], Any]
 
@@ -82,8 +84,9 @@ def _schema(domain: str, name: str, version: int, runtime: Kinds) -> Any | str:
     try:
         schema = defs.get_schema(name, version, domain)
     except defs.SchemaError:
-        return f"opset {version} has no op {name}" if version >= OLDEST_OPSET else f"unknown op {name}"
-    return f"opset {version} has dropped {name}" if schema.deprecated else schema
+        return f"opset {version} has no op {name}"
+    dropped = schema.deprecated and name not in REDEFINED
+    return f"opset {version} has dropped {name}" if dropped else schema
 
 
 def _count_misfits(node: onnx.NodeProto, schema: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx import defs
 
 from intaglio.compiler.frontends.onnx.bodies import ir_bodies
+from intaglio.compiler.frontends.onnx.kernels import Ranges, cpu_kernels, loses_kernel, standard_schema
 from intaglio.compiler.frontends.onnx.opset_rules import RULES, Rule
 from intaglio.compiler.ir.functions import OPSET
 
@@ -21,7 +22,8 @@ def convert_opset(model: ir.Model) -> None:
     valid ONNX. The reasons are then in the model's metadata under `intaglio.opset_kept`.
     """
     bodies = [(body, _version(body)) for body in ir_bodies(model)]
-    reasons = [reason for body, version in bodies for reason in _hindrances(body, version)]
+    kernels = cpu_kernels()
+    reasons = [reason for body, version in bodies for reason in _hindrances(body, version, kernels)]
     if reasons:
         model.metadata_props[KEPT] = "; ".join(dict.fromkeys(reasons))
         return
@@ -42,28 +44,30 @@ def _standard(body: ir.Graph | ir.Function) -> Iterator[ir.Node]:
 
 def _due(body: ir.Graph | ir.Function, version: int) -> Iterator[tuple[ir.Node, Rule]]:
     for node in _standard(body):
-        yield from ((node, rule) for rule in RULES.get(node.op_type, ()) if version < rule.since <= OPSET)
+        yield from ((node, rule) for rule in RULES.get(node.op_type, ()) if version < rule.since)
 
 
-def _hindrances(body: ir.Graph | ir.Function, version: int) -> Iterator[str]:
-    for node, rule in _due(body, version):
-        if reason := rule.hindrance(node):
+def _hindrances(body: ir.Graph | ir.Function, version: int, kernels: Ranges) -> Iterator[str]:
+    for node in _standard(body) if version != OPSET else ():
+        if reason := _hindrance(node, version, kernels):
             yield f"{node.op_type} {node.name!r} of opset {version}: {reason}"
-    for node in _standard(body) if version > OPSET else ():
-        if reason := _too_new(node, version):
-            yield f"{node.op_type} {node.name!r} of opset {version}: {reason}"
+
+
+def _hindrance(node: ir.Node, version: int, kernels: Ranges) -> str | None:
+    if version > OPSET:
+        return _too_new(node, version)
+    if loses_kernel(node.op_type, version, kernels):
+        return f"onnxruntime has no kernel for the op as of opset {OPSET}"
+    due = (rule for rule in RULES.get(node.op_type, ()) if version < rule.since)
+    return next((reason for rule in due if (reason := rule.hindrance(node))), None)
 
 
 def _too_new(node: ir.Node, version: int) -> str | None:
     """Why a node of an opset after 25 does not mean the same in 25."""
-    if not defs.has(node.op_type, ""):
-        return None  # one of onnxruntime's own, which have no version
-    newer = defs.get_schema(node.op_type, version, "")
-    if newer.since_version <= OPSET:
+    newer, older = standard_schema(node.op_type, version), standard_schema(node.op_type, OPSET)
+    if newer is None or newer.since_version <= OPSET:
         return None
-    try:
-        older = defs.get_schema(node.op_type, OPSET, "")
-    except defs.SchemaError:
+    if older is None:
         return f"the op came with opset {newer.since_version}"
     if node.op_type == "Mod" and not node.attributes.get_int("fmod", 0):
         return "its sign rules for floats came with opset 28"
@@ -100,8 +104,6 @@ def _type_beyond(node: ir.Node, older: defs.OpSchema) -> str | None:
 def _drop_defaults(body: ir.Graph | ir.Function, version: int) -> None:
     """Remove attributes that opset 25 does not have; that they say nothing new was checked."""
     for node in _standard(body) if version > OPSET else ():
-        if not defs.has(node.op_type, ""):
-            continue
-        known = defs.get_schema(node.op_type, OPSET, "").attributes
-        for name in [one for one in node.attributes if one not in known]:
+        schema = standard_schema(node.op_type, OPSET)
+        for name in [one for one in node.attributes if schema and one not in schema.attributes]:
             del node.attributes[name]

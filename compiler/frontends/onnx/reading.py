@@ -17,7 +17,7 @@ from intaglio.compiler.frontends.onnx.external import (
     homeless,
     mapped_problems,
 )
-from intaglio.compiler.frontends.onnx.importing import from_file, shared_copy
+from intaglio.compiler.frontends.onnx.importing import fix_names, from_file, shared_copy
 from intaglio.compiler.frontends.onnx.loading import read_proto, without_weights
 from intaglio.compiler.frontends.onnx.problems import Problems
 from intaglio.compiler.frontends.onnx.tensors import stored_tensors
@@ -89,6 +89,6 @@ def _undefined(model: ir.Model) -> Iterator[str]:
 
 def _name_everything(model: ir.Model) -> None:
     try:
-        ir.passes.common.NameFixPass()(model)
+        fix_names(model)
     except ValueError as error:
         raise ModelFileError(f"onnx: the names of the model cannot be made unique: {error}") from error
