@@ -1,10 +1,16 @@
-"""A compiled model on disk: five files, their hashes in the first.
+"""A compiled model on disk: a manifest, and the files that it lists with their hashes.
 
 artifact.json    the manifest below: origin of the model, what was done to it, the files' hashes
+tokenizer.json   the tokenizer with its chat template, or `null`
+
+of a decoder besides:
 program.json     stage tables, buffers and kernels: all but weights and code
 program.so       the code, for one target
 weights.bin      the packed weights, 64-byte aligned, the same for every target
-tokenizer.json   the tokenizer with its chat template, or `null`
+
+of a graph besides:
+region.onnx      the graph as onnxruntime runs it
+region.weights   its larger tensors, each at a page of its own, if there are any
 """
 
 from __future__ import annotations
@@ -13,32 +19,39 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Final, Literal
 
 from intaglio.compiler.account import Account
 from intaglio.compiler.errors import ArtifactError, ForeignArtifactError, TamperedArtifactError
 from intaglio.compiler.folders import disk_errors, replaced_folder
 
-FORMAT = 1
-MANIFEST, PROGRAM, LIBRARY, WEIGHTS, TOKENIZER = FILES = (
-    "artifact.json",
-    "program.json",
-    "program.so",
-    "weights.bin",
-    "tokenizer.json",
-)
-HASHED = FILES[1:]
+FORMAT = 2
+Kind = Literal["decoder", "graph"]
+MANIFEST, TOKENIZER = "artifact.json", "tokenizer.json"
+PROGRAM, LIBRARY, WEIGHTS = "program.json", "program.so", "weights.bin"
+REGION = "region.onnx"
+REQUIRED: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "decoder": (PROGRAM, LIBRARY, WEIGHTS, TOKENIZER),
+    "graph": (REGION, TOKENIZER),
+}
 
 
 @dataclass(frozen=True)
 class Source:
-    """The file a model was compiled from."""
+    """What a model was compiled from: a file, a folder, or an object in memory."""
 
-    path: str  # absolute
-    bytes: int
-    sha256: str
+    path: str | None  # absolute; of an object in memory, none
+    bytes: int  # of the files, or of the parameters
+    sha256: str | None  # of an object in memory, none
+    description: str = ""  # of an object in memory
+
+    @property
+    def name(self) -> str:
+        """For people: the last part of the path, or what the object is."""
+        return self.description if self.path is None else Path(self.path).name
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,20 @@ class Manifest:
     """What `artifact.json` holds, beside its own hash."""
 
     source: Source
-    architecture: dict[str, Any]  # sizes of the decoder, as in `DecoderArchitecture`
+    architecture: dict[str, Any]  # sizes of the decoder, as in `DecoderArchitecture`; of a graph, empty
     target: dict[str, Any]  # as in `Target`
     plan: dict[str, Any]  # as in `Plan.to_json`
-    workload: dict[str, Any]  # as in `Workload`
+    workload: dict[str, Any]  # as in `Workload`; of a graph, empty
     sites: tuple[dict[str, Any], ...]  # in the order in which they run
     account: Account  # what the passes did and declined
-    context: int = 0  # tokens
+    kind: Kind = "decoder"
+    context: int = 0  # tokens; of a graph, 0
+    ports: dict[str, Any] = field(default_factory=dict)  # of a graph, as in `GraphPorts`
+    padding: bool = False  # as compiled
     nodes: dict[str, str] = field(
         default_factory=dict
     )  # of the graph → the site that computes it, or nothing
+    operators: dict[str, str] = field(default_factory=dict)  # of a graph: node → its operator
     seconds: dict[str, float] = field(default_factory=dict)  # by phase of the compilation
     peak_memory_bytes: int = 0  # anonymous, beyond what the imports took
     files: dict[str, str] = field(default_factory=dict)  # name → SHA-256
@@ -85,14 +102,22 @@ class Manifest:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file, read in pieces."""
+    """The hash of a file, read in pieces; of a folder, that of the names and hashes of the files right in it.
+
+    Hidden files do not count.
+    """
+    if path.is_dir():
+        inside = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+        return hashlib.sha256("\n".join(f"{one.name}\0{sha256(one)}" for one in inside).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Hash the other files of `folder` into `manifest`, and write it there; the manifest written."""
-    complete = dataclasses.replace(manifest, files={name: sha256(folder / name) for name in HASHED})
+    inside = sorted(one for one in folder.rglob("*") if one.is_file() and one != folder / MANIFEST)
+    files = {one.relative_to(folder).as_posix(): sha256(one) for one in inside}
+    complete = dataclasses.replace(manifest, files=files)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
     return complete
 
@@ -108,11 +133,13 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def verify(folder: Path, manifest: Manifest, names: tuple[str, ...] = HASHED) -> None:
-    """Compare the files with their hashes; raises `TamperedArtifactError` for all differences at once."""
-    problems = [
-        problem for name in names if (problem := _difference(folder / name, manifest.files.get(name)))
-    ]
+def verify(folder: Path, manifest: Manifest, names: Collection[str] | None = None) -> None:
+    """Compare the files (only those called `names`, if given) with their hashes.
+
+    Raises `TamperedArtifactError` for all differences at once.
+    """
+    checked = names if names is not None else dict.fromkeys([*REQUIRED[manifest.kind], *manifest.files])
+    problems = [problem for name in checked if (problem := _difference(folder, name, manifest))]
     if problems:
         raise TamperedArtifactError(
             "\n  - ".join([f"load: {folder} was changed; compile the model again", *problems])
@@ -130,23 +157,38 @@ def refuse_foreign(manifest: Manifest, missing: tuple[str, ...]) -> None:
 
 def copy_artifact(folder: Path, path: Path) -> None:
     """Write a copy of the artefact in `folder` to `path`, all at once. Raises `ArtifactError`."""
-    with replaced_folder(path, FILES, "save") as new:
-        for name in FILES:
+    names = (MANIFEST, *read_manifest(folder).files)
+    with replaced_folder(path, {*replaceable(path), *names}, "save") as new:
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, new / name)
+
+
+def replaceable(path: Path) -> tuple[str, ...]:
+    """Names of the files in `path` that a compiled model there, of any version, consists of."""
+    try:
+        files = _read_object((path / MANIFEST).read_text(encoding="utf-8")).get("files")
+    except (OSError, UnicodeDecodeError, ArtifactError):
+        return ()
+    return (MANIFEST, *files) if isinstance(files, dict) else ()
 
 
 def artifact_bytes(folder: Path) -> int:
     """Size of all files."""
     with disk_errors("artifact", folder):
-        return sum((folder / name).stat().st_size for name in FILES)
+        return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
 
 
-def _difference(path: Path, expected: str | None) -> str | None:
+def _difference(folder: Path, name: str, manifest: Manifest) -> str | None:
+    if name not in manifest.files:
+        return f"{name} is not listed in {MANIFEST}"
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        return f"{name!r} lies outside the folder"
     try:
-        found = sha256(path)
+        found = sha256(folder / name)
     except OSError:
-        return f"{path.name} is missing or cannot be read"
-    return None if found == expected else f"{path.name}: its hash differs from the recorded one"
+        return f"{name} is missing or cannot be read"
+    return None if found == manifest.files[name] else f"{name}: its hash differs from the recorded one"
 
 
 def _digest_of(values: dict[str, Any]) -> str:

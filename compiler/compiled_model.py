@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from intaglio.compiler.artifact import TOKENIZER, Manifest, artifact_bytes, copy_artifact
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.folders import disk_errors
-from intaglio.compiler.generation import (
-    Generation,
-    GenerationOptions,
-    Generator,
-    Prompt,
-    TextStream,
-    prompt_tokens,
-)
-from intaglio.compiler.sampling import SamplingOptions
-from intaglio.compiler.workload import Workload
 
 if TYPE_CHECKING:
     from intaglio.backends.tvm import NativeSession, Program
-    from intaglio.compiler.benchmark import Benchmark
     from intaglio.compiler.evaluate import Evaluation
     from intaglio.compiler.explain import Explanation
     from intaglio.compiler.frontends.traced import Tokenizer
+    from intaglio.compiler.generation import Generation, GenerationOptions, Prompt, TextStream
     from intaglio.compiler.progress import ProgressListener
     from intaglio.compiler.report import Report
 
+DEFAULT_ROUNDS = 5
 
-class CompiledModel:
-    """What `intaglio.compile` and `intaglio.load` return. It holds one sequence: use it from one thread."""
+# Arguments of a call, or inputs by name.
+Inputs = Sequence[Any] | Mapping[str, Any]
+
+
+class CompiledModel(ABC):
+    """What `intaglio.compile` and `intaglio.load` return: a language model that generates, or a graph.
+
+    Both are called, measured, asked, saved and exported alike. What only language models can do raises
+    `OptionError` on graphs.
+    """
 
     def __init__(
         self,
         folder: Path,
         manifest: Manifest,
-        program: Program,
-        session: NativeSession,
         threads: int,
         holder: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        self.folder, self.manifest, self.program, self.threads = folder, manifest, program, threads
-        self._session, self._holder = session, holder
+        self.folder, self.manifest, self.threads, self._holder = folder, manifest, threads, holder
         with disk_errors("load", folder):
             self._tokenizer_json = (folder / TOKENIZER).read_text(encoding="utf-8")
-        self._uses = 0
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -64,12 +57,6 @@ class CompiledModel:
         return tokenizer_from_json(self._tokenizer_json)
 
     @property
-    def session(self) -> NativeSession:
-        """The running decoder; whoever asks for it ends the streams of others."""
-        self._uses += 1
-        return self._session
-
-    @property
     def sites(self) -> tuple[str, ...]:
         """Names of the compiled sites, in the order in which they run."""
         return tuple(dict.fromkeys(str(site["site"]) for site in self.manifest.sites))
@@ -79,14 +66,30 @@ class CompiledModel:
         """Size of all files of the artefact."""
         return artifact_bytes(self.folder)
 
-    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits `[len(tokens), vocabulary]` after each token. Raises `OptionError`, `ContextLengthError`."""
-        session = self.session
-        checked = prompt_tokens(tokens, None, session.vocabulary)
-        session.reset()
-        logits: NDArray[np.float32] = session.score(checked)
-        return logits
+    @abstractmethod
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+        """Of a language model: logits `[len(tokens), vocabulary]` after each of the token ids given.
 
+        Of a graph: its results. Raises `OptionError` for arguments that do not fit.
+        """
+
+    @abstractmethod
+    def bench(
+        self,
+        prefill: int | None = None,
+        decode: int | None = None,
+        rounds: int = DEFAULT_ROUNDS,
+        *,
+        inputs: Inputs | None = None,
+    ) -> Any:
+        """Measure speed: of a language model with lengths in tokens, of a graph on `inputs`."""
+
+    @property
+    @abstractmethod
+    def report(self) -> Report:
+        """The whole account: origin, sites with bytes, passes, times."""
+
+    @abstractmethod
     def generate(
         self,
         prompt: Prompt,
@@ -100,41 +103,13 @@ class CompiledModel:
         stop: str | Sequence[str] = (),
         stream: Callable[[str], object] | None = None,
     ) -> Generation:
-        """Continue `prompt`: a text, chat messages (`[{"role": "user", "content": …}]`), or token ids.
+        """Continue a text; language models only."""
 
-        `stream` is called with each piece of text. The other options are those of `SamplingOptions` and
-        `GenerationOptions`. Raises `OptionError` for bad options, `ContextLengthError` for too long a prompt.
-        """
-        sampling = SamplingOptions(temperature, top_k, top_p, repetition_penalty, seed)
-        options = GenerationOptions(
-            max_new_tokens, sampling, (stop,) if isinstance(stop, str) else tuple(stop)
-        )
-        pieces = self.stream(prompt, options)
-        for piece in pieces:
-            if stream is not None:
-                stream(piece)
-        return pieces.result
-
+    @abstractmethod
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> TextStream:
-        """An iterator over the pieces of the continuation, as they come; its `result` is the whole."""
-        session = self.session
-        mine = self._uses
-        tokens = prompt_tokens(prompt, self.tokenizer, session.vocabulary)
-        generator = Generator(session, self.tokenizer, lambda: self._uses == mine)
-        return generator.stream(tokens, options or GenerationOptions())
+        """Continue a text piece by piece; language models only."""
 
-    def bench(self, prefill: int | None = None, decode: int | None = None, rounds: int = 5) -> Benchmark:
-        """Measure speed, and how near it comes to the ceilings; lengths left out: the workload's."""
-        from intaglio.compiler.benchmark import BenchOptions, measure
-
-        workload = Workload.from_json(self.manifest.workload)
-        options = BenchOptions(
-            workload.prefill if prefill is None else prefill,
-            workload.decode if decode is None else decode,
-            rounds,
-        )
-        return measure(self.session, self.program, self.manifest.architecture, self.threads, options)
-
+    @abstractmethod
     def evaluate(
         self,
         text: str | None = None,
@@ -143,35 +118,23 @@ class CompiledModel:
         tokens: int | None = None,
         progress: ProgressListener | None = None,
     ) -> Evaluation:
-        """Compare with the dequantised original, run by the reference backend.
+        """Compare predictions with the original's; language models only."""
 
-        Args:
-            text: to predict; left out, the English in Python's `pydoc_data.topics`.
-            against: the original model's file; left out, the one it was compiled from.
-            tokens: at most so many of `text`; left out, all of it, or 4096 of the default text.
-            progress: told of each window of text as it begins.
+    @property
+    @abstractmethod
+    def session(self) -> NativeSession:
+        """The running decoder; language models only."""
 
-        Raises:
-            OptionError: for too short a text; ArtifactError: where the original is not there any more.
-        """
-        from intaglio.compiler.evaluate import evaluate
-        from intaglio.compiler.export import source_of
-
-        path = source_of(self.manifest, "evaluate") if against is None else Path(against)
-        return evaluate(self.session, self.tokenizer, path, text, tokens, progress)
+    @property
+    @abstractmethod
+    def program(self) -> Program:
+        """The decoder's stage tables; language models only."""
 
     def explain(self, name: str) -> Explanation:
         """What was done to the site or node `name`, or declined there. Raises `OptionError` for others."""
         from intaglio.compiler.explain import explain
 
         return explain(self.manifest, name)
-
-    @property
-    def report(self) -> Report:
-        """The whole account: origin, sites with bytes and times (measured now), passes, times."""
-        from intaglio.compiler.report import make_report
-
-        return make_report(self.manifest, self.program, self.session, self.artifact_bytes)
 
     def save(self, path: str | Path) -> Path:
         """Write the artefact to the folder `path`, all at once, over an older one there; its absolute path.
@@ -185,25 +148,30 @@ class CompiledModel:
     def export(self, path: str | Path, format: str = "onnx", *, round_activations: bool = False) -> Path:
         """Write the graph, exact on the model's own grid, to the folder `path`; the path of `model.onnx`.
 
-        `round_activations` keeps the nodes that round activations to int8, as the compiled model does. The
-        graph is traced again from the source file: raises `ArtifactError` where that is gone or has changed.
+        `round_activations` keeps the nodes that round activations to int8, as the compiled model does. A
+        decoder's graph is traced again from its source: raises `ArtifactError` where that is gone or has
+        changed. A graph is made from the artefact alone.
         """
         if format != "onnx":
             raise OptionError(f"export: format {format!r} is unknown: use 'onnx'.")
-        from intaglio.compiler.export import export_onnx
-
-        return export_onnx(self.manifest, Path(path).absolute(), round_activations=round_activations)
+        return self._export(Path(path).absolute(), round_activations)
 
     def close(self) -> None:
         """Stop its threads and remove temporary files; it cannot run any more."""
-        self._session.close()
+        self._close()
         if self._holder is not None:
             self._holder.cleanup()
 
-    def __enter__(self) -> CompiledModel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @abstractmethod
+    def _export(self, path: Path, round_activations: bool) -> Path: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...

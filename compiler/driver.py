@@ -10,16 +10,15 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intaglio.compiler.artifact import (
-    FILES,
     LIBRARY,
-    MANIFEST,
     PROGRAM,
+    REGION,
     WEIGHTS,
     Manifest,
     read_manifest,
@@ -28,21 +27,29 @@ from intaglio.compiler.artifact import (
     write_manifest,
 )
 from intaglio.compiler.compiled_model import CompiledModel
-from intaglio.compiler.errors import TargetError
+from intaglio.compiler.errors import OptionError, TargetError
 from intaglio.compiler.folders import disk_errors
+from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.progress import ProgressListener
 from intaglio.compiler.settings import Settings, resolve_threads
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target, resolve_target
 
 if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    import torch
+
     from intaglio.compiler.plan import Plan
 
 
 def compile(
-    model: str | Path,
+    model: str | Path | torch.nn.Module | onnx.ModelProto | ir.Model,
     target: str | Path | Target = "cpu",
     *,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    dynamic_shapes: Any | None = None,
+    padding: bool = False,
     workload: Workload | None = None,
     plan: str | Path | Plan | None = None,
     context: int | None = None,
@@ -50,15 +57,24 @@ def compile(
     dump: str | Path | None = None,
     progress: ProgressListener | None = None,
 ) -> CompiledModel:
-    """Compile the model file `model` for `target`.
+    """Compile `model` for `target`.
+
+    An option that has no effect on the kind of model at hand is refused.
 
     Args:
-        model: path of a GGUF file.
+        model: a GGUF file, an ONNX file, the folder of a Hugging Face model, a `torch.nn.Module`, an
+            `onnx.ModelProto`, or an `onnx_ir.Model`, which is left as it is.
         target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
-        workload: the lengths to compile for. Left out, 512 + 128 tokens, or what the context allows.
+        example_inputs: for torch modules: a tuple of arguments, or a dict of keyword arguments.
+        dynamic_shapes: for torch modules: which sizes may differ, as `torch.export.export` takes them.
+        padding: for Hugging Face's causal language models: whole padded batches with an attention mask,
+            called with inputs of their own, instead of generating over a cache.
+        workload: for language models: the lengths to compile for. Left out, 512 + 128 tokens, or what the
+            context allows.
         plan: what to do with each layer: a short form such as "int4-g32", a `Plan`, the path of its JSON.
-            Left out, every layer stays on the file's own grid: see `DEFAULT_PLAN`.
-        context: tokens that prompt and continuation may have. Left out, the model's own, at most 4096.
+            Left out, every layer stays on the model's own grid: see `DEFAULT_PLAN` and `GRAPH_PLAN`.
+        context: for language models: tokens that prompt and continuation may have. Left out, the model's
+            own, at most 4096.
         threads: how many threads run the model. Left out, one per core.
         dump: a folder for the text of the graph after each phase.
         progress: told of each phase as it begins.
@@ -68,15 +84,16 @@ def compile(
         ModelFileError, UnsupportedModelError: for a broken file, or unsupported parts, all listed.
         CodegenError, ArtifactError: where code cannot be generated, or the disk is full.
     """
-    settings = Settings.of(model, target, workload, plan, context, dump)
+    tracing = TraceOptions(example_inputs, dynamic_shapes, padding)
+    settings = Settings.of(model, target, workload, plan, context, dump, tracing)
     count = resolve_threads(threads)
     refuse_target_from_elsewhere(settings.target)
     folder = temporary_folder("compile")
-    from intaglio.compiler.pipeline import build
+    from intaglio.compiler.building import build
 
     with kept_on_success(folder):
         manifest = build(settings, Path(folder.name), progress)
-        return open_artifact(Path(folder.name), manifest, count, holder=folder)
+        return open_artifact(Path(folder.name), manifest, count, folder, _retraced(settings))
 
 
 def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
@@ -95,19 +112,45 @@ def load(path: str | Path, *, recompile: bool = False, threads: int | None = Non
     if recompile:
         return _recompiled(folder, manifest, count)
     verify(folder, manifest)
-    refuse_foreign(manifest, target_of(manifest).missing_here())
+    if manifest.kind == "decoder":
+        refuse_foreign(manifest, target_of(manifest).missing_here())
     return open_artifact(folder, manifest, count)
 
 
 def open_artifact(
-    folder: Path, manifest: Manifest, threads: int, holder: tempfile.TemporaryDirectory[str] | None = None
+    folder: Path,
+    manifest: Manifest,
+    threads: int,
+    holder: tempfile.TemporaryDirectory[str] | None = None,
+    original: Callable[[], ir.Model] | None = None,
 ) -> CompiledModel:
-    """The model in `folder`, whose files have been verified; `holder` is kept alive with it."""
+    """The model in `folder`, whose files have been verified; `holder` is kept alive with it.
+
+    `original` traces the model again; left out, that is done from the recorded source.
+    """
+    if manifest.kind == "graph":
+        return _opened_graph(folder, manifest, threads, holder, original)
     from intaglio.backends.tvm import NativeSession, Program
+    from intaglio.compiler.compiled_decoder import CompiledDecoder
 
     program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
     session = NativeSession(program, weights=folder / WEIGHTS, library=folder / LIBRARY, threads=threads)
-    return CompiledModel(folder, manifest, program, session, threads, holder)
+    return CompiledDecoder(folder, manifest, program, session, threads, holder)
+
+
+def _opened_graph(
+    folder: Path,
+    manifest: Manifest,
+    threads: int,
+    holder: tempfile.TemporaryDirectory[str] | None,
+    original: Callable[[], ir.Model] | None,
+) -> CompiledModel:
+    from intaglio.backends.onnxruntime import RegionSession
+    from intaglio.compiler.compiled_graph import CompiledGraph
+
+    session = RegionSession(folder / REGION, threads=threads)
+    traced = original or _traced_from_source(manifest)
+    return CompiledGraph(folder, manifest, session, threads, traced, holder)
 
 
 def target_of(manifest: Manifest) -> Target:
@@ -140,10 +183,39 @@ def kept_on_success(folder: tempfile.TemporaryDirectory[str]) -> Iterator[None]:
         raise
 
 
+def _retraced(settings: Settings) -> Callable[[], ir.Model] | None:
+    """What traces a model in memory again; files are traced from the recorded source, which is checked."""
+    if isinstance(settings.model, Path):
+        return None
+
+    def traced() -> ir.Model:
+        from intaglio.compiler.frontends.tracing import trace
+
+        return trace(settings.model, settings.tracing).model
+
+    return traced
+
+
+def _traced_from_source(manifest: Manifest) -> Callable[[], ir.Model]:
+    """What traces the recorded source again. It raises `ArtifactError` where that is gone or has changed."""
+
+    def traced() -> ir.Model:
+        from intaglio.compiler.export import source_of
+        from intaglio.compiler.frontends.tracing import trace
+
+        return trace(source_of(manifest, "bench"), TraceOptions(padding=manifest.padding)).model
+
+    return traced
+
+
 def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel:
+    if manifest.kind == "graph":
+        raise OptionError(
+            f"load: recompile has no effect on {folder}: it holds no code of its own; leave it out."
+        )
     from intaglio.backends.tvm import Program, build_library
 
-    kept = tuple(name for name in FILES if name not in (MANIFEST, LIBRARY))
+    kept = tuple(name for name in manifest.files if name != LIBRARY)
     verify(folder, manifest, kept)
     target, holder = resolve_target("cpu"), temporary_folder("load")
     new = Path(holder.name)
@@ -151,6 +223,7 @@ def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel
     with kept_on_success(holder), disk_errors("load", new):
         build_library(program, target, new / LIBRARY)
         for name in kept:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             os.symlink(folder / name, new / name)
         changed = dataclasses.replace(manifest, target=json.loads(target.to_json()))
         return open_artifact(new, write_manifest(new, changed), threads, holder)

@@ -12,6 +12,7 @@ from typing import Any
 from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
 from intaglio.compiler.artifact import Manifest
 from intaglio.compiler.errors import OptionError
+from intaglio.compiler.explain_graph import operator_fact
 
 NEAREST = 5
 NO_SITE = "  index arithmetic, which the runtime does itself"
@@ -25,6 +26,7 @@ class Explanation:
     sites: tuple[dict[str, Any], ...]  # the compiled sites that compute it
     applied: tuple[AppliedEntry, ...]
     declined: tuple[DeclinedEntry, ...]
+    operator: str = ""  # of a node of a graph: what it is, who runs it, and why
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -41,6 +43,8 @@ class Explanation:
         return list(self._facts())
 
     def _facts(self) -> Iterator[str]:
+        if self.operator:
+            yield f"  {self.operator}"
         for site in self.sites:
             facts = "; ".join(
                 f"{key.replace('_', ' ')} {fact_text(one)}" for key, one in site.items() if key != "site"
@@ -67,7 +71,7 @@ def explain(manifest: Manifest, name: str) -> Explanation:
         raise OptionError(
             f"explain: there is no {name!r}; names near it: {', '.join(_near(manifest, name))}."
         )
-    return Explanation(name, sites, applied, declined)
+    return Explanation(name, sites, applied, declined, operator_fact(manifest, name))
 
 
 def known_names(manifest: Manifest) -> list[str]:

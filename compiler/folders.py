@@ -41,12 +41,23 @@ def refuse_others(path: Path, names: Collection[str], operation: str) -> None:
         return
     if not path.is_dir() or path.is_symlink():
         raise ArtifactError(f"{operation}: {path} is no folder: choose another path, or remove it.")
-    others = sorted({one.name for one in path.iterdir()} - set(names))
+    others = sorted(_others(path, names))
     if others:
         shown = ", ".join(others[:SHOWN]) + (" …" if len(others) > SHOWN else "")
         raise ArtifactError(
             f"{operation}: {path} holds other files ({shown}): choose another folder, or empty it."
         )
+
+
+def _others(path: Path, names: Collection[str]) -> Iterator[str]:
+    """What there is in `path` beside the files `names`; folders that hold none of them are taken whole."""
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    for one in path.iterdir():
+        if one.name in folders and one.is_dir() and not one.is_symlink():
+            inside = (file.relative_to(path).as_posix() for file in one.rglob("*") if not file.is_dir())
+            yield from (name for name in inside if name not in names)
+        elif one.name not in names:
+            yield one.name
 
 
 @contextmanager
@@ -64,7 +75,9 @@ def disk_errors(operation: str, path: Path) -> Iterator[None]:
 
 def flush(folder: Path) -> None:
     """Have the files in `folder` written to the disk: a rename must not overtake them."""
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
+        if file.is_dir():
+            continue
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.compiler.account import Account
+from intaglio.compiler.frontends.traced import DecoderArchitecture
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.settings import Settings
 from intaglio.passes.linears import find_linears
-from intaglio.passes.normalize import normalize
+from intaglio.passes.normalize import normalize, normalize_graph
 from intaglio.passes.quantize import apply_treatments
 from intaglio.passes.result import PassResult
 
@@ -30,27 +31,56 @@ class Preview:
     """What a compilation would do, up to the treated graph."""
 
     plan: str
-    context: int
+    context: int | None  # tokens; of a graph, none
     sites: tuple[PlannedSite, ...]
     account: Account
 
 
+@dataclass(frozen=True)
+class TreatedGraph:
+    """The canonical and treated graph of a model, with the settings completed by its plan."""
+
+    settings: Settings
+    context: int | None  # tokens; of a graph, none
+    model: ir.Model
+    results: tuple[PassResult, ...]  # of the passes
+
+
 def preview(settings: Settings) -> Preview:
     """Go as far as the treated graph, and say what would be built."""
-    context, model, results = treated_graph(settings)
+    treated = treat(settings)
+    plan = treated.settings.chosen
     sites = tuple(
-        PlannedSite(linear.site, linear.weight.value.shape.numpy(), str(settings.plan[linear.site]))
-        for linear in find_linears(model)
-        if linear.weight.value.shape is not None
+        PlannedSite(linear.site, linear.weight.shape, str(plan[linear.site]))
+        for linear in find_linears(treated.model)
     )
-    return Preview(str(settings.plan), context, sites, Account.of(results))
+    return Preview(str(plan), treated.context, sites, Account.of(treated.results))
+
+
+def treat(settings: Settings) -> TreatedGraph:
+    """Trace, normalise, and carry out the plan, as a compilation does before it lowers anything."""
+    traced = trace(settings.model, settings.tracing)
+    context = _context(settings, traced.architecture)
+    normalized = (
+        normalize_graph(traced.model, expected=traced.expected)
+        if context is None
+        else normalize(traced.model, expected=traced.expected, capacity=context)
+    )
+    known = [one.site for one in find_linears(normalized.model)]
+    settings = settings.with_plan_for(known, decoder=context is not None)
+    treated = apply_treatments(normalized.model, settings.chosen.sites, settings.chosen.default)
+    return TreatedGraph(settings, context, treated.model, (normalized, treated))
 
 
 def treated_graph(settings: Settings) -> tuple[int, ir.Model, Sequence[PassResult]]:
-    """(context, the canonical and treated graph that a compilation fuses, the passes' accounts)."""
-    traced = trace(settings.model)
-    assert traced.architecture is not None
-    context = settings.context_for(traced.architecture)
-    normalized = normalize(traced.model, expected=traced.expected, capacity=context)
-    treated = apply_treatments(normalized.model, settings.plan.sites, settings.plan.default)
-    return context, treated.model, (normalized, treated)
+    """(context, the graph that a compilation fuses, the passes' accounts) of a decoder."""
+    treated = treat(settings)
+    assert treated.context is not None, "only decoders are fused"
+    return treated.context, treated.model, treated.results
+
+
+def _context(settings: Settings, architecture: DecoderArchitecture | None) -> int | None:
+    if architecture is not None:
+        return settings.context_for(architecture)
+    settings.refuse_for_graphs()
+    return None

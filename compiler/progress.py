@@ -25,26 +25,31 @@ class Recorder:
     """Times the phases of one operation and tells `listener` of them."""
 
     def __init__(
-        self, memory: PeakMemory, phases: tuple[str, ...], listener: ProgressListener | None
+        self, memory: PeakMemory, listener: ProgressListener | None, phases: tuple[str, ...] = ()
     ) -> None:
         self._memory, self._phases, self._listener = memory, phases, listener
         self.seconds: dict[str, float] = {}
 
+    def expect(self, phases: tuple[str, ...]) -> None:
+        """Now all `phases` are known, those that are over included."""
+        self._phases = phases
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Around the work of one phase."""
-        index = self._phases.index(name)
-        self._tell(name, index)
+        index = len(self.seconds)
+        assert not self._phases or self._phases[index] == name, f"{name} was not expected here"
+        self._tell(name, index, max(len(self._phases), index + 1))
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
         self._memory.sample()
         if index == len(self._phases) - 1:
-            self._tell("done", index + 1)
+            self._tell("done", index + 1, index + 1)
 
-    def _tell(self, phase: str, index: int) -> None:
+    def _tell(self, phase: str, index: int, total: int) -> None:
         if self._listener is not None:
-            self._listener(phase, index, len(self._phases))
+            self._listener(phase, index, total)
 
 
 def terminal_progress(*, wanted: bool = True) -> AbstractContextManager[ProgressListener | None]:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.compiler.account import Account
-from intaglio.compiler.artifact import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from intaglio.backends.tvm import NativeSession, Program
-
-PROFILE_POSITION, PROFILE_STEPS = 32, 5
 
 
 @dataclass(frozen=True)
@@ -26,26 +22,50 @@ class SiteReport:
 
     name: str
     facts: dict[str, Any]  # as lowered: kernel, treatment, shape
-    bytes: int  # packed weights that one decode step reads
-    decode_seconds: float  # median of five steps after 32 tokens
+    bytes: int  # of weights
+    decode_seconds: float | None  # of a decoder: median of five steps after 32 tokens
 
 
 @dataclass(frozen=True)
-class Report:
+class Measure:
+    """One thing that is told of all sites."""
+
+    name: str  # for a legend: "bytes"
+    unit: str  # for the head of a column: "MB"
+    scale: float  # from bytes or seconds to that unit
+    digits: int  # after the point
+
+
+@dataclass(frozen=True)
+class Report(ABC):
     """Origin, target, plan, sites with bytes and times, and what every pass did and declined."""
 
     source: dict[str, Any]
-    architecture: dict[str, Any]
     target: dict[str, Any]
     plan: dict[str, Any]
-    workload: dict[str, Any]
-    context: int
     artifact_bytes: int
-    bytes_per_token: int
     peak_memory_bytes: int
     seconds: dict[str, float]
     sites: tuple[SiteReport, ...]
     account: Account
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Over the table and the picture of the sites."""
+
+    @property
+    @abstractmethod
+    def measures(self) -> tuple[Measure, ...]:
+        """What is told of each kind of site, in the order of `kinds`."""
+
+    @abstractmethod
+    def headlines(self) -> tuple[str, ...]:
+        """The facts that fit into a line each."""
+
+    @abstractmethod
+    def measured(self, site: SiteReport) -> tuple[float, ...]:
+        """The `measures` of one site, in bytes and seconds."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -76,15 +96,28 @@ class Report:
             Path(path).write_text(page(self), encoding="utf-8")
         return Path(path)
 
-    def headlines(self) -> tuple[str, ...]:
-        """The facts that fit into a line each."""
+    def kinds(self) -> dict[str, tuple[float, ...]]:
+        """Sites alike in all layers: name with `*` for the layer → (how many, the sum of each measure)."""
+        groups: dict[str, list[SiteReport]] = defaultdict(list)
+        for site in self.sites:
+            groups[".".join("*" if part.isdigit() else part for part in site.name.split("."))].append(site)
+        return {
+            kind: (len(group), *map(sum, zip(*map(self.measured, group), strict=True)))
+            for kind, group in groups.items()
+        }
+
+    def origin(self) -> str:
+        """The name and size of what was compiled, and for what."""
+        name = self.source["description"] if self.source["path"] is None else Path(self.source["path"]).name
+        return (
+            f"{name}, {self.source['bytes'] / 1e6:.1f} MB, for {self.target['name']} ({self.target['cpu']}), "
+            f"plan {self._plan()}"
+        )
+
+    def effort(self) -> tuple[str, str]:
+        """What compiling took, and how much the passes did."""
         compiling = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items())
         return (
-            f"{Path(self.source['path']).name}, {self.source['bytes'] / 1e6:.1f} MB, for "
-            f"{self.target['name']} ({self.target['cpu']}), plan {self._plan()}, "
-            f"context {self.context} tokens",
-            f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
-            f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
             f"compiled in {sum(self.seconds.values()):.1f} s ({compiling}), "
             f"with at most {self.peak_memory_bytes / 1e6:.0f} MB of anonymous memory",
             f"passes: {len(self.account.applied)} rewrites, {len(self.account.declined)} declined",
@@ -94,60 +127,13 @@ class Report:
         sites = (f"{site}={treatment}" for site, treatment in self.plan["sites"].items())
         return ", ".join([self.plan["default"], *sites])
 
-    def kinds(self) -> dict[str, tuple[int, int, float]]:
-        """Sites alike in all layers: name with `*` for the layer → (how many, bytes, decode seconds)."""
-        groups: dict[str, list[SiteReport]] = defaultdict(list)
-        for site in self.sites:
-            groups[".".join("*" if part.isdigit() else part for part in site.name.split("."))].append(site)
-        return {
-            kind: (len(group), sum(one.bytes for one in group), sum(one.decode_seconds for one in group))
-            for kind, group in groups.items()
-        }
-
     def _site_table(self) -> Table:
         from rich.table import Table
 
-        table = Table("sites", "number", "MB per token", "decode ms", title="What a decode step spends")
+        table = Table("sites", "number", *(one.unit for one in self.measures), title=self.title)
         for column in table.columns[1:]:
             column.justify = "right"
-        for kind, (count, size, seconds) in self.kinds().items():
-            table.add_row(kind, str(count), f"{size / 1e6:.2f}", f"{seconds * 1e3:.3f}")
+        for kind, (count, *sums) in self.kinds().items():
+            numbers = zip(sums, self.measures, strict=True)
+            table.add_row(kind, str(count), *(f"{one * how.scale:.{how.digits}f}" for one, how in numbers))
         return table
-
-
-def make_report(manifest: Manifest, program: Program, session: NativeSession, artifact_bytes: int) -> Report:
-    """Profile a few decode steps and put everything together."""
-    seconds = profile(session)
-    sites = tuple(
-        SiteReport(str(site["site"]), site, int(site["bytes"]), seconds.get(str(site["site"]), 0.0))
-        for site in manifest.sites
-    )
-    return Report(
-        source=dataclasses.asdict(manifest.source),
-        architecture=manifest.architecture,
-        target=manifest.target,
-        plan=manifest.plan,
-        workload=manifest.workload,
-        context=manifest.context,
-        artifact_bytes=artifact_bytes,
-        bytes_per_token=program.bytes_per_token,
-        peak_memory_bytes=manifest.peak_memory_bytes,
-        seconds=manifest.seconds,
-        sites=sites,
-        account=manifest.account,
-    )
-
-
-def profile(session: NativeSession) -> dict[str, float]:
-    """Median seconds of each site in a decode step after 32 tokens (fewer in a smaller context)."""
-    position = min(PROFILE_POSITION, session.capacity - PROFILE_STEPS)
-    session.reset()
-    session.extend([0] * max(position, 1))
-    samples: dict[str, list[float]] = defaultdict(list)
-    for _ in range(PROFILE_STEPS):
-        step: dict[str, float] = defaultdict(float)
-        for site, seconds in session.profile([0]):
-            step[site] += seconds
-        for site, seconds in step.items():
-            samples[site].append(seconds)
-    return {site: sorted(taken)[len(taken) // 2] for site, taken in samples.items()}

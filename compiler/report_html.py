@@ -10,10 +10,10 @@ from intaglio.compiler.explain import certificate_text, fact_text
 
 if TYPE_CHECKING:
     from intaglio.compiler.account import AppliedEntry
-    from intaglio.compiler.report import Report
+    from intaglio.compiler.report import Report, SiteReport
 
 ROW, LABEL, BAR = 22, 260, 420  # pixels: height of a row, width of its label, of the longest bar
-COLOURS = {"bytes": "#3b6ea5", "time": "#c2703d"}
+COLOURS = ("#3b6ea5", "#c2703d")  # of the measures, in order
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top;"
@@ -27,7 +27,7 @@ def page(report: Report) -> str:
     parts = [
         "<h1>Compiled model</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in report.headlines()),
-        "<h2>What a decode step spends</h2>",
+        f"<h2>{html.escape(report.title)}</h2>",
         picture(report),
         "<h2>Sites</h2>",
         _sites(report),
@@ -42,28 +42,31 @@ def page(report: Report) -> str:
 
 
 def picture(report: Report) -> str:
-    """Bars: each kind of site's share of the bytes and of the time."""
-    kinds = report.kinds()
-    all_bytes = sum(size for _, size, _ in kinds.values()) or 1
-    all_seconds = sum(seconds for *_, seconds in kinds.values()) or 1.0
-    shares = {kind: (size / all_bytes, seconds / all_seconds) for kind, (_, size, seconds) in kinds.items()}
-    largest = max((max(pair) for pair in shares.values()), default=0) or 1.0
-    rows = [_bars(index, kind, pair, largest) for index, (kind, pair) in enumerate(shares.items())]
-    height = 2 * ROW * len(rows) + ROW
+    """Bars: each kind of site's share of the bytes, and of the time where that is known."""
+    sums = {kind: tuple(measured) for kind, (_, *measured) in report.kinds().items()}
+    totals = [sum(column) or 1 for column in zip(*sums.values(), strict=True)]
+    shares = {
+        kind: tuple(one / total for one, total in zip(measured, totals, strict=True))
+        for kind, measured in sums.items()
+    }
+    largest = max((max(one) for one in shares.values()), default=0) or 1.0
+    step = ROW * len(report.measures)
+    rows = [_bars(step * index, kind, one, largest) for index, (kind, one) in enumerate(shares.items())]
+    height = step * len(rows) + ROW
     legend = "".join(
-        f'<text x="{LABEL + 90 * place}" y="{height - 5}" style="fill:{colour}">■ {name}</text>'
-        for place, (name, colour) in enumerate(COLOURS.items())
+        f'<text x="{LABEL + 90 * place}" y="{height - 5}" style="fill:{COLOURS[place]}">■ {one.name}</text>'
+        for place, one in enumerate(report.measures)
     )
+    what = " and ".join(one.name for one in report.measures)
     return (
-        f'<svg role="img" aria-label="Share of bytes and time by site" width="{LABEL + BAR + 70}" '
+        f'<svg role="img" aria-label="Share of {what} by site" width="{LABEL + BAR + 70}" '
         f'height="{height}">{"".join(rows)}{legend}</svg>'
     )
 
 
-def _bars(index: int, kind: str, shares: tuple[float, float], largest: float) -> str:
-    top = 2 * ROW * index
-    drawn = [f'<text x="0" y="{top + ROW}">{html.escape(kind)}</text>']
-    for place, (share, colour) in enumerate(zip(shares, COLOURS.values(), strict=True)):
+def _bars(top: int, kind: str, shares: tuple[float, ...], largest: float) -> str:
+    drawn = [f'<text x="0" y="{top + ROW - 4}">{html.escape(kind)}</text>']
+    for place, (share, colour) in enumerate(zip(shares, COLOURS, strict=False)):
         y, width = top + 4 + place * (ROW - 4), BAR * share / largest
         drawn.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{ROW - 8}" fill="{colour}"/>')
         drawn.append(f'<text x="{LABEL + width + 5:.1f}" y="{y + ROW - 11}">{share:.1%}</text>')
@@ -78,18 +81,18 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _sites(report: Report) -> str:
-    facts = [key for key in (report.sites[0].facts if report.sites else {}) if key not in ("site", "bytes")]
-    headings = ("site", *(key.replace("_", " ") for key in facts), "bytes per token", "decode µs")
-    rows = (
-        (
-            one.name,
-            *(fact_text(one.facts.get(key, "")) for key in facts),
-            f"{one.bytes:,}",
-            f"{one.decode_seconds * 1e6:.1f}",
-        )
-        for one in report.sites
-    )
-    return table(headings, rows)
+    # The sites of a graph do not all have the same facts.
+    keys = dict.fromkeys(key for site in report.sites for key in site.facts)
+    facts = [key for key in keys if key not in ("site", "bytes")]
+    timed = any(one.decode_seconds is not None for one in report.sites)
+    headings = ["site", *(key.replace("_", " ") for key in facts), "bytes", *["decode µs"] * timed]
+    return table(headings, (_site(one, facts) for one in report.sites))
+
+
+def _site(site: SiteReport, facts: Sequence[str]) -> list[str]:
+    seconds = site.decode_seconds
+    time = [] if seconds is None else [f"{seconds * 1e6:.1f}"]
+    return [site.name, *(fact_text(site.facts.get(key, "")) for key in facts), f"{site.bytes:,}", *time]
 
 
 def _applied(entry: AppliedEntry) -> tuple[str, str, str, str]:

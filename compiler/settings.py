@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from intaglio.compiler.errors import OptionError
+from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.workload import Workload, is_count
 from intaglio.cost_models import Target, resolve_target
 
@@ -25,32 +27,64 @@ LARGEST_CHUNK = 512  # tokens computed at once
 class Settings:
     """What `compile` was asked for, resolved."""
 
-    model: Path
+    model: object  # a path, or a model in memory
     target: Target
     workload: Workload | None  # none: the usual one, as far as the context goes
-    plan: Plan
+    plan: Plan | None  # none: the usual one for the kind of model
     context: int | None
     dump: Path | None
+    tracing: TraceOptions = field(default_factory=TraceOptions)
 
     @classmethod
     def of(
         cls,
-        model: str | Path,
+        model: object,
         target: str | Path | Target,
         workload: Workload | None,
         plan: str | Path | Plan | None,
         context: int | None,
         dump: str | Path | None,
+        tracing: TraceOptions | None = None,
     ) -> Settings:
         """Resolve the arguments of `compile`. Raises `OptionError` and `TargetError`."""
+        tracing = tracing or TraceOptions()
         if workload is not None and not isinstance(workload, Workload):
             raise OptionError(f"compile: workload={workload!r}: give an intaglio.Workload.")
         if context is not None and not is_count(context):
             raise OptionError(
                 f"compile: context={context!r}: give a number of tokens, or None for the default."
             )
+        _check_tracing(tracing)
+        place = Path(model) if isinstance(model, str) else model
+        resolved = None if plan is None else resolve_plan(plan)
         folder = None if dump is None else Path(dump)
-        return cls(Path(model), resolve_target(target), workload, resolve_plan(plan), context, folder)
+        return cls(place, resolve_target(target), workload, resolved, context, folder, tracing)
+
+    def with_plan_for(self, sites: Sequence[str], *, decoder: bool) -> Settings:
+        """These settings with a plan: the one asked for, or the usual one for a model with these `sites`."""
+        if self.plan is not None:
+            return self
+        from intaglio.compiler.plan import DEFAULT_PLAN, GRAPH_PLAN
+
+        usual = DEFAULT_PLAN if decoder else GRAPH_PLAN
+        known = {site: one for site, one in usual.sites.items() if site in sites}
+        return replace(self, plan=replace(usual, sites=known))
+
+    @property
+    def chosen(self) -> Plan:
+        """The plan of settings that have one; see `with_plan_for`."""
+        assert self.plan is not None, "no plan has been chosen"
+        return self.plan
+
+    def refuse_for_graphs(self) -> None:
+        """Raise `OptionError` for all options that only decoders have."""
+        given = {"workload": self.workload, "context": self.context}
+        useless = [name for name, value in given.items() if value is not None]
+        if useless:
+            raise OptionError(
+                f"compile: {' and '.join(useless)} without effect: this model has inputs of its own "
+                "and generates no tokens; leave that out."
+            )
 
     def context_for(self, architecture: DecoderArchitecture) -> int:
         """Tokens that the KV cache is to hold: as asked for, or the model's own context, at most 4096 of it
@@ -76,6 +110,17 @@ class Settings:
     def workload_for(self, context: int) -> Workload:
         """The workload asked for, or the usual one cut to `context`."""
         return self.workload or Workload.usual(context)
+
+
+def _check_tracing(tracing: TraceOptions) -> None:
+    inputs: Any = tracing.example_inputs
+    if inputs is not None and not (isinstance(inputs, Mapping | Sequence) and not isinstance(inputs, str)):
+        raise OptionError(
+            f"compile: example_inputs is {type(inputs).__name__}: give a tuple of arguments, or a dict of "
+            "keyword arguments."
+        )
+    if not isinstance(tracing.padding, bool):
+        raise OptionError(f"compile: padding={tracing.padding!r}: give True or False.")
 
 
 def resolve_plan(plan: str | Path | Plan | None) -> Plan:

@@ -1,7 +1,8 @@
 """The onnxruntime backend: what nobody else runs faster, and the judge of exports."""
 
 from intaglio.backends.onnxruntime.products import product_forms
+from intaglio.backends.onnxruntime.raising import raise_region
 from intaglio.backends.onnxruntime.regions import Port, RegionSession, write_region
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 
-__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "product_forms", "write_region"]
+__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "product_forms", "raise_region", "write_region"]

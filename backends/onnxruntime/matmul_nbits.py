@@ -15,6 +15,8 @@ CONTRIB = "com.microsoft"
 # `accuracy_level`: products in float32, or with activations rounded to int8 in each block, as
 # `QuantizeActivation` does it.
 FLOAT32, INT8 = 1, 4
+# On nodes of onnxruntime's own operators that stand for standard ones, so that an export puts those back.
+MARK = "intaglio.lowered"
 
 
 def lower_products(model: ir.Model) -> None:
@@ -58,6 +60,7 @@ def _lower_product(graph: ir.Graph, product: Product) -> None:
         "accuracy_level": INT8 if product.quantize is not None else FLOAT32,
     }
     result = builder.node("MatMulNBits", inputs, attributes, domain=CONTRIB, name=f"{name}.blocked")
+    _mark(result)
     replace(matmul, result)
 
 
@@ -74,7 +77,14 @@ def _lower_lookup(graph: ir.Graph, gather: ir.Node, weight: DequantizedWeight) -
         inputs.append(builder.initializer(f"{name}.zero_point", _repeated_codes(weight, block)))
     attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": 4}
     result = builder.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, name=f"{name}.blocked")
+    _mark(result)
     replace(gather, result)
+
+
+def _mark(value: ir.Value) -> None:
+    node = value.producer()
+    assert node is not None
+    node.metadata_props[MARK] = "yes"
 
 
 def replace(old: ir.Node, new: ir.Value) -> None:

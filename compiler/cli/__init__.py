@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from intaglio.compiler.cli import bench, compile, doctor, evaluate, explain, export, report, run
 from intaglio.compiler.errors import IntaglioError
@@ -40,12 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands with their arguments."""
     whole = argparse.ArgumentParser(
-        prog="intaglio", description="Compiles language models for the machine at hand."
+        prog="intaglio",
+        description="Compiles neural networks for the machine at hand.",
     )
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_CommandParser)
     for command in COMMANDS:
         name, summary = command.__name__.rpartition(".")[2], (command.__doc__ or "").splitlines()[0]
         one = commands.add_parser(name, help=summary, description=summary)
         command.add(one)
         one.set_defaults(run=command.run)
     return whole
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Takes options before a positional argument that may be left out, as in `run DIR --threads 1 PROMPT`."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._intermixed:  # what is below calls this again
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False

@@ -1,4 +1,4 @@
-"""Compile a model file into an artefact folder."""
+"""Compile a model file, or the folder of one, into an artefact folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a .gguf file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .gguf or .onnx file, or the folder of a Hugging Face model"
+    )
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("-o", "--output", metavar="DIR", help="where the compiled model goes")
     place.add_argument(
@@ -27,7 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plan",
-        help="such as 'int4-g32, lm_head=int8-channel', or a .json (default: keep, lm_head=keep:a16)",
+        help="such as 'int4-g32, lm_head=int8-channel', or a .json (default: keep, lm_head=keep:a16; "
+        "for models with inputs of their own keep:a16)",
     )
     parser.add_argument("--prefill", type=int, metavar="N", help="tokens of a usual prompt (default: 512)")
     parser.add_argument(
@@ -35,6 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--context", type=int, metavar="N", help="most tokens (default: the model's, at most 4096)"
+    )
+    parser.add_argument(
+        "--padding",
+        action="store_true",
+        help="Hugging Face's causal language models: padded batches with an attention mask, without a cache",
     )
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each phase")
     add_threads(parser)
@@ -49,17 +57,18 @@ def run(options: argparse.Namespace) -> int:
 def _compile(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from intaglio.compiler.artifact import FILES
+    from intaglio.compiler.artifact import replaceable
     from intaglio.compiler.driver import compile
     from intaglio.compiler.folders import refuse_others
     from intaglio.compiler.progress import terminal_progress
 
     # Refused before the work rather than after it.
-    refuse_others(Path(options.output), FILES, "compile")
+    refuse_others(Path(options.output), replaceable(Path(options.output)), "compile")
     with terminal_progress(wanted=not options.json) as progress:
         compiled = compile(
             options.model,
             options.target,
+            padding=options.padding,
             workload=_workload(options),
             plan=options.plan,
             context=options.context,
@@ -77,13 +86,15 @@ def _compile(options: argparse.Namespace) -> int:
 def summary(compiled: CompiledModel) -> dict[str, Any]:
     """What `compile --json` prints of a compiled model."""
     manifest = compiled.manifest
+    tokens = {"bytes_per_token": compiled.program.bytes_per_token, "context": manifest.context}
+    own = tokens if manifest.kind == "decoder" else {"ports": manifest.ports}
     return {
+        "kind": manifest.kind,
         "seconds": sum(manifest.seconds.values()),
         "phases": manifest.seconds,
         "artifact_bytes": compiled.artifact_bytes,
         "peak_memory_bytes": manifest.peak_memory_bytes,
-        "bytes_per_token": compiled.program.bytes_per_token,
-        "context": manifest.context,
+        **own,
         "plan": manifest.plan,
         "target": manifest.target["name"],
         "sites": list(manifest.sites),
@@ -104,11 +115,16 @@ def _text(values: dict[str, Any]) -> str:
 
 
 def _look(options: argparse.Namespace) -> int:
+    from intaglio.compiler.errors import OptionError
+    from intaglio.compiler.frontends.frontend import TraceOptions
     from intaglio.compiler.preview import preview
     from intaglio.compiler.settings import Settings
 
+    if options.dump is not None:
+        raise OptionError("compile: --dump has no effect with --dry-run: leave one of them out.")
+    tracing = TraceOptions(padding=options.padding)
     settings = Settings.of(
-        options.model, options.target, _workload(options), options.plan, options.context, options.dump
+        options.model, options.target, _workload(options), options.plan, options.context, None, tracing
     )
     seen = preview(settings)
     show(options, dataclasses.asdict(seen), _preview_text(seen))
@@ -121,7 +137,8 @@ def _preview_text(seen: Preview) -> str:
         f"{one.site:<{width}}  {' × '.join(map(str, one.shape)):>14}  {one.treatment}" for one in seen.sites
     ]
     declined = [f"declined: {one.pass_name} at {one.site}: {one.reason}" for one in seen.account.declined]
-    return "\n".join([f"plan {seen.plan}, context {seen.context} tokens", *sites, *declined])
+    context = "" if seen.context is None else f", context {seen.context} tokens"
+    return "\n".join([f"plan {seen.plan}{context}", *sites, *declined])
 
 
 def _workload(options: argparse.Namespace) -> Workload | None:

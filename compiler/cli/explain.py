@@ -10,7 +10,9 @@ from intaglio.compiler.cli.common import add_json, add_model, opened, show
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument("site", metavar="SITE", help="such as layers.3.mlp.down_proj; layers.3 for all of it")
+    parser.add_argument(
+        "site", metavar="SITE", help="a site or node, such as layers.3.mlp.down_proj; layers.3 for all of it"
+    )
     add_json(parser)
 
 

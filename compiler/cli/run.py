@@ -1,19 +1,43 @@
-"""Generate text with a compiled model."""
+"""Generate text with a compiled language model, or call a compiled graph with arrays from a file."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import sys
+from typing import TYPE_CHECKING, Any
 
-from intaglio.compiler.cli.common import add_json, add_model, show
+from intaglio.compiler.cli.common import add_json, add_model, opened, show
 from intaglio.compiler.errors import OptionError
+
+if TYPE_CHECKING:
+    from intaglio.compiler.compiled_graph import CompiledGraph
+    from intaglio.compiler.compiled_model import CompiledModel
+
+# With their defaults: what only a prompt makes use of.
+GENERATING: dict[str, Any] = {
+    "chat": False,
+    "system": None,
+    "max_new_tokens": None,
+    "temperature": 0.0,
+    "top_k": None,
+    "top_p": None,
+    "repetition_penalty": 1.0,
+    "seed": None,
+    "stop": [],
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_model(parser)
-    parser.add_argument("prompt", metavar="PROMPT", help="text to continue; - reads it from standard input")
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs="?", help="text to continue; - reads it from standard input"
+    )
+    parser.add_argument(
+        "--inputs", metavar="NPZ", help="of a graph: its inputs by name, as numpy.savez writes"
+    )
+    parser.add_argument("--output", metavar="NPZ", help="of a graph: where its outputs go, by name")
     parser.add_argument(
         "--chat", action="store_true", help="the prompt is a message in the model's chat format"
     )
@@ -37,26 +61,56 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Stream the continuation; with `--json`, print it whole with tokens and times."""
+    """Stream the continuation, or write the outputs; with `--json`, print what came of it."""
     if options.system is not None and not options.chat:
         raise OptionError("run: --system has no effect without --chat: add --chat.")
-    from intaglio.compiler.cli.common import opened
+    from intaglio.compiler.compiled_graph import CompiledGraph
 
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     with opened(options) as compiled:
-        result = compiled.generate(
-            _messages(prompt, options.system) if options.chat else prompt,
-            options.max_new_tokens,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            repetition_penalty=options.repetition_penalty,
-            seed=options.seed,
-            stop=options.stop,
-            stream=None if options.json else _show_piece,
-        )
+        if isinstance(compiled, CompiledGraph):
+            return _call(options, compiled)
+        return _generate(options, compiled)
+
+
+def _generate(options: argparse.Namespace, compiled: CompiledModel) -> int:
+    if options.inputs is not None or options.output is not None:
+        raise OptionError("run: --inputs and --output have no effect on language models: give a prompt.")
+    if options.prompt is None:
+        raise OptionError("run: this language model needs a prompt: give a text, or - to read one.")
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    result = compiled.generate(
+        _messages(prompt, options.system) if options.chat else prompt,
+        options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+        stop=options.stop,
+        stream=None if options.json else _show_piece,
+    )
     # The text itself has been streamed; what is left is the end of its last line.
     show(options, {**dataclasses.asdict(result), "tokens": list(result.tokens)}, "")
+    return 0
+
+
+def _call(options: argparse.Namespace, compiled: CompiledGraph) -> int:
+    given = [
+        f"--{name.replace('_', '-')}" for name, value in GENERATING.items() if vars(options)[name] != value
+    ]
+    given += [] if options.prompt is None else ["a prompt"]
+    if given:
+        raise OptionError(
+            f"run: {', '.join(given)} without effect: {compiled.manifest.source.name} is no language model "
+            "that generates; give --inputs and --output."
+        )
+    if options.inputs is None or options.output is None:
+        raise OptionError("run: this model has inputs of its own: give --inputs and --output.")
+    from intaglio.compiler.array_files import call_with_file
+
+    values = call_with_file(compiled, options.inputs, options.output)
+    lines = [f"{name}: {one['dtype']} {one['shape']}" for name, one in values["outputs"].items()]
+    show(options, values, "\n".join([f"{values['path']}: in {values['seconds'] * 1e3:.2f} ms", *lines]))
     return 0
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
 from intaglio.compiler.artifact import (
-    FILES,
-    HASHED,
+    MANIFEST as NAME,
+)
+from intaglio.compiler.artifact import (
+    REQUIRED,
     Manifest,
     Source,
     copy_artifact,
@@ -27,6 +29,7 @@ from intaglio.compiler.artifact import (
 )
 from intaglio.compiler.errors import ArtifactError, ForeignArtifactError, TamperedArtifactError
 
+FILES = REQUIRED["decoder"]
 ACCOUNT = Account(
     (
         AppliedEntry("round_weights", "lm_head", "int4-g32", CertificateEntry("error", "all", 0.05, None)),
@@ -53,7 +56,7 @@ MANIFEST = Manifest(
 def artifact(tmp_path: Path) -> Path:
     folder = tmp_path / "artifact"
     folder.mkdir()
-    for name in HASHED:
+    for name in FILES:
         (folder / name).write_bytes(name.encode() * 1000)
     write_manifest(folder, MANIFEST)
     return folder
@@ -68,11 +71,11 @@ def edit(folder: Path, change: Any) -> None:
 
 def test_a_manifest_comes_back(artifact: Path) -> None:
     found = read_manifest(artifact)
-    assert found == dataclasses.replace(MANIFEST, files={name: sha256(artifact / name) for name in HASHED})
+    assert found == dataclasses.replace(MANIFEST, files={name: sha256(artifact / name) for name in FILES})
     verify(artifact, found)
 
 
-@pytest.mark.parametrize("name", HASHED)
+@pytest.mark.parametrize("name", FILES)
 def test_a_changed_byte_is_found(artifact: Path, name: str) -> None:
     content = bytearray((artifact / name).read_bytes())
     content[-1] ^= 1
@@ -103,7 +106,7 @@ def test_a_broken_manifest_is_refused(artifact: Path, text: str) -> None:
         read_manifest(artifact)
 
 
-@pytest.mark.parametrize("version", [2, None, "1"])
+@pytest.mark.parametrize("version", [1, 3, None, "2"])
 def test_another_version_is_refused_by_name(artifact: Path, version: Any) -> None:
     edit(artifact, lambda values: values.update(format=version))
     with pytest.raises(ArtifactError, match="compile the model again") as caught:
@@ -127,7 +130,7 @@ def test_a_copy_is_complete_and_replaces_an_older_one(artifact: Path, tmp_path: 
     copy_artifact(artifact, tmp_path / "copy")
     (tmp_path / "copy" / "weights.bin").write_bytes(b"old")
     copy_artifact(artifact, tmp_path / "copy")
-    assert {one.name for one in (tmp_path / "copy").iterdir()} == set(FILES)
+    assert {one.name for one in (tmp_path / "copy").iterdir()} == {NAME, *FILES}
     verify(tmp_path / "copy", read_manifest(tmp_path / "copy"))
 
 

@@ -37,7 +37,6 @@ def test_every_command_has_json_and_help(command: str, capsys: pytest.CaptureFix
         ["compile", "m.gguf"],
         ["compile", "m.gguf", "-o", "x", "--dry-run"],
         ["compile", "m.gguf", "-o", "x", "--optimise"],
-        ["run", "folder"],
         ["bench", "folder", "--prefill", "many"],
         ["export", "folder", "-o", "x", "--format", "tflite"],
     ],

@@ -17,7 +17,8 @@ from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, D
 from intaglio.compiler.artifact import Manifest, Source
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.explain import explain, known_names
-from intaglio.compiler.report import Report, make_report
+from intaglio.compiler.report import Report
+from intaglio.compiler.report_decoder import make_report
 
 QKV, DOWN = "layers.{}.self_attn.qkv_proj", "layers.{}.mlp.down_proj"
 SITES = tuple(

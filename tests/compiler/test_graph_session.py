@@ -29,7 +29,7 @@ def open_session(path: Path, runner: str = "reference", last_position_only: bool
     traced = trace(path)
     model = normalize(
         traced.model,
-        layers=traced.architecture.layers,
+        expected=traced.expected,
         capacity=CAPACITY,
         last_position_only=last_position_only,
     ).model

@@ -17,7 +17,7 @@ MEGABYTES = 80
 def test_phases_are_timed_and_told() -> None:
     told: list[tuple[str, int, int]] = []
     with PeakMemory() as memory:
-        recorder = Recorder(memory, ("one", "two"), lambda *what: told.append(what))
+        recorder = Recorder(memory, lambda *what: told.append(what), ("one", "two"))
         with recorder.phase("one"):
             time.sleep(0.02)
         with recorder.phase("two"):

@@ -24,7 +24,7 @@ def settings(**changed: Any) -> Settings:
 def architecture(context: int) -> Any:
     from intaglio.compiler.frontends.traced import DecoderArchitecture
 
-    return DecoderArchitecture(1, 8, 8, 1, 1, 8, 8, context, 1e4, 1e-5, True)
+    return DecoderArchitecture(1, 8, 8, 1, 1, 8, 8, context, True)
 
 
 @pytest.mark.parametrize(

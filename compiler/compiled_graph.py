@@ -1,0 +1,158 @@
+"""A compiled graph: it is called with inputs of its own, and gives its outputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.compiled_model import DEFAULT_ROUNDS, CompiledModel, Inputs
+from intaglio.compiler.errors import OptionError
+from intaglio.compiler.graph_ports import Array, GraphPorts, is_torch, to_torch
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from intaglio.backends.onnxruntime import RegionSession
+    from intaglio.compiler.graph_benchmark import GraphBenchmark
+    from intaglio.compiler.report import Report
+
+
+class CompiledGraph(CompiledModel):
+    """Any model that is no language model with a cache. Calls from several threads may overlap.
+
+    `original` gives the graph as traced, where it can be had again: benchmarks compare with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        session: RegionSession,
+        threads: int,
+        original: Callable[[], ir.Model],
+        holder: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        super().__init__(folder, manifest, threads, holder)
+        self.ports = GraphPorts.from_data(manifest.ports)
+        self._region: RegionSession | None = session
+        self._original = original
+
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+        """The results of one call.
+
+        A model that was compiled with a signature (a torch module) takes the same nest of arguments as then,
+        and gives its results as the same nest. Any other takes its inputs by name, as keywords or as one
+        dict, and gives a dict of outputs by name. Leaves are torch tensors or numpy arrays; the results are
+        torch tensors if any leaf given was one.
+        Raises `OptionError` that lists every argument that does not fit.
+        """
+        found = self._named(arguments, keywords)
+        results = self.call_by_name(found)
+        if any(is_torch(one) for one in found.values()):
+            results = {name: to_torch(one) for name, one in results.items()}
+        return results if self.ports.call is None else self.ports.call.outputs(results)
+
+    def call_by_name(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Outputs by name as numpy arrays, whatever the model's signature. Raises `OptionError`."""
+        return self._run(self.ports.arrays(inputs))
+
+    def bench(
+        self,
+        prefill: int | None = None,
+        decode: int | None = None,
+        rounds: int = DEFAULT_ROUNDS,
+        *,
+        inputs: Inputs | None = None,
+    ) -> GraphBenchmark:
+        """Time calls on `inputs` (a tuple of arguments or a dict of inputs), in turns with the original.
+
+        Left out, inputs are made: sizes that are not fixed are 1 along the first axis and 16 elsewhere,
+        floats are standard normal, integers 1. Raises `OptionError` where the model cannot be called so.
+        """
+        from intaglio.compiler.graph_benchmark import generated_inputs, measure
+
+        if prefill is not None or decode is not None:
+            raise OptionError("bench: prefill and decode have no effect here: give inputs.")
+        arrays = generated_inputs(self.ports) if inputs is None else self._arrays(inputs)
+        return measure(self._run, arrays, self._original, self.threads, rounds)
+
+    def generate(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises `OptionError`."""
+        self._refuse("generate")
+
+    def stream(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises `OptionError`."""
+        self._refuse("stream")
+
+    def evaluate(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises `OptionError`."""
+        self._refuse("evaluate")
+
+    @property
+    def session(self) -> NoReturn:
+        """Raises `OptionError`."""
+        self._refuse("session")
+
+    @property
+    def program(self) -> NoReturn:
+        """Raises `OptionError`."""
+        self._refuse("program")
+
+    @property
+    def report(self) -> Report:
+        """The whole account: origin, sites with bytes, passes, times."""
+        from intaglio.compiler.report_graph import make_report
+
+        inputs, outputs = (
+            {name: str(port) for name, port in ports.items()}
+            for ports in (self.ports.inputs, self.ports.outputs)
+        )
+        return make_report(self.manifest, inputs, outputs, self.artifact_bytes)
+
+    def _arrays(self, inputs: Inputs) -> dict[str, Array]:
+        """Those of a call with `inputs`."""
+        if not isinstance(inputs, Mapping):
+            return self.ports.arrays(self._named(tuple(inputs), {}))
+        # Inputs by name serve models with a signature, too, unless they are its keyword arguments.
+        if self.ports.call is None or set(inputs) == set(self.ports.inputs):
+            return self.ports.arrays(inputs)
+        return self.ports.arrays(self._named((), inputs))
+
+    def _named(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.ports.call is not None:
+            return self.ports.call.inputs(arguments, keywords)
+        if not arguments:
+            return keywords
+        (first, *others) = arguments
+        if others or keywords or not isinstance(first, Mapping):
+            raise OptionError(
+                f"call: {len(arguments)} arguments by position: this model takes its inputs by name, as "
+                f"keywords or as one dict: {', '.join(self.ports.inputs)}."
+            )
+        return first
+
+    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        if self._region is None:
+            raise OptionError("call: the model was closed: load it again.")
+        region = self._region
+        # onnxruntime computes bfloat16 graphs in float32, ports included.
+        fed = {name: one.astype(region.inputs[name].dtype, copy=False) for name, one in arrays.items()}
+        results = region.run(fed)
+        return {name: results[name].astype(one.numpy, copy=False) for name, one in self.ports.outputs.items()}
+
+    def _export(self, path: Path, round_activations: bool) -> Path:
+        from intaglio.compiler.export import export_graph
+
+        return export_graph(self.manifest, self.folder, path, round_activations=round_activations)
+
+    def _close(self) -> None:
+        self._region = None
+
+    def _refuse(self, operation: str) -> NoReturn:
+        raise OptionError(
+            f"{operation}: {self.manifest.source.name} is no language model that generates: call it with its "
+            f"inputs, {', '.join(self.ports.inputs) or 'of which it has none'}."
+        )

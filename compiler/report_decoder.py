@@ -1,0 +1,89 @@
+"""The report of a compiled language model, with the time of each site in a decode step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.report import Measure, Report, SiteReport
+
+if TYPE_CHECKING:
+    from intaglio.backends.tvm import NativeSession, Program
+
+PROFILE_POSITION, PROFILE_STEPS = 32, 5
+
+
+@dataclass(frozen=True)
+class DecoderReport(Report):
+    """What a decode step reads and how long it takes, site by site, beside what every report tells."""
+
+    architecture: dict[str, Any]
+    workload: dict[str, Any]
+    context: int
+    bytes_per_token: int
+
+    @property
+    def title(self) -> str:
+        """Over the table and the picture of the sites."""
+        return "What a decode step spends"
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Bytes and time."""
+        return Measure("bytes", "MB per token", 1e-6, 2), Measure("time", "decode ms", 1e3, 3)
+
+    def measured(self, site: SiteReport) -> tuple[float, ...]:
+        """Bytes and seconds of one step."""
+        return site.bytes, site.decode_seconds or 0.0
+
+    def headlines(self) -> tuple[str, ...]:
+        """The facts that fit into a line each."""
+        return (
+            f"{self.origin()}, context {self.context} tokens",
+            f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
+            f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
+            *self.effort(),
+        )
+
+
+def make_report(
+    manifest: Manifest, program: Program, session: NativeSession, artifact_bytes: int
+) -> DecoderReport:
+    """Profile a few decode steps and put everything together."""
+    seconds = profile(session)
+    sites = tuple(
+        SiteReport(str(site["site"]), site, int(site["bytes"]), seconds.get(str(site["site"]), 0.0))
+        for site in manifest.sites
+    )
+    return DecoderReport(
+        source=dataclasses.asdict(manifest.source),
+        architecture=manifest.architecture,
+        target=manifest.target,
+        plan=manifest.plan,
+        workload=manifest.workload,
+        context=manifest.context,
+        artifact_bytes=artifact_bytes,
+        bytes_per_token=program.bytes_per_token,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        seconds=manifest.seconds,
+        sites=sites,
+        account=manifest.account,
+    )
+
+
+def profile(session: NativeSession) -> dict[str, float]:
+    """Median seconds of each site in a decode step after 32 tokens (fewer in a smaller context)."""
+    position = min(PROFILE_POSITION, session.capacity - PROFILE_STEPS)
+    session.reset()
+    session.extend([0] * max(position, 1))
+    samples: dict[str, list[float]] = defaultdict(list)
+    for _ in range(PROFILE_STEPS):
+        step: dict[str, float] = defaultdict(float)
+        for site, seconds in session.profile([0]):
+            step[site] += seconds
+        for site, seconds in step.items():
+            samples[site].append(seconds)
+    return {site: sorted(taken)[len(taken) // 2] for site, taken in samples.items()}

@@ -1,0 +1,75 @@
+"""The report of a compiled graph: its region, its layers, what is handed over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+
+from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.explain_graph import WHOLE_REASON
+from intaglio.compiler.report import Measure, Report, SiteReport
+
+SHOWN = 8  # operators in a line
+
+
+@dataclass(frozen=True)
+class GraphReport(Report):
+    """Inputs, outputs and operators, beside what every report tells."""
+
+    inputs: dict[str, str]  # name → type and shape
+    outputs: dict[str, str]
+    operators: dict[str, int]  # how many nodes there are of each, the most first
+    reason: str  # why onnxruntime runs it
+
+    @property
+    def title(self) -> str:
+        """Over the table and the picture of the sites."""
+        return "Where the weights are"
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Bytes."""
+        return (Measure("bytes", "MB of weights", 1e-6, 3),)
+
+    def measured(self, site: SiteReport) -> tuple[float, ...]:
+        """Bytes."""
+        return (site.bytes,)
+
+    def headlines(self) -> tuple[str, ...]:
+        """The facts that fit into a line each."""
+        most = [f"{count} {name}" for name, count in list(self.operators.items())[:SHOWN]]
+        rest = len(self.operators) - len(most)
+        return (
+            self.origin(),
+            f"inputs: {_listed(self.inputs)}; outputs: {_listed(self.outputs)}",
+            f"artefact {self.artifact_bytes / 1e6:.1f} MB",
+            f"one region of {sum(self.operators.values())} nodes, run by onnxruntime: {self.reason}",
+            f"operators: {', '.join(most)}{f', {rest} others' if rest else ''}",
+            *self.effort(),
+        )
+
+
+def make_report(
+    manifest: Manifest, inputs: dict[str, str], outputs: dict[str, str], size: int
+) -> GraphReport:
+    """Put everything together; `size` is the artefact's, in bytes."""
+    sites = tuple(SiteReport(str(one["site"]), one, int(one["bytes"]), None) for one in manifest.sites)
+    return GraphReport(
+        source=dataclasses.asdict(manifest.source),
+        target=manifest.target,
+        plan=manifest.plan,
+        artifact_bytes=size,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        seconds=manifest.seconds,
+        sites=sites,
+        account=manifest.account,
+        inputs=inputs,
+        outputs=outputs,
+        operators=dict(Counter(manifest.operators.values()).most_common()),
+        reason=WHOLE_REASON,
+    )
+
+
+def _listed(ports: dict[str, str]) -> str:
+    return ", ".join(f"{name} {port}" for name, port in ports.items()) or "none"
