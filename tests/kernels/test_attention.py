@@ -39,6 +39,14 @@ CASES = {
     "falcon": (20, 1, 16, {}),
     "wide": (5, 1, 192, {"key_norm": 1e-6, "interleaved": True, "softcap": 4.0, "window": 130}),
 }
+# All with the family that most machines have; with the wider one, what goes ways of its own there.
+WIDER = ("llama", "small", "qwen2", "gemma2", "gemma3", "gptj", "glm", "falcon")
+TARGETS = {"cpu:x86-64-v3": tuple(CASES), "cpu:avx512-vnni": WIDER}
+each_case = pytest.mark.parametrize(
+    ("target", "name"),
+    [(target, name) for target, names in TARGETS.items() for name in names],
+    indirect=["target"],
+)
 POSITIONS = [0, 15, 16, 17, 63, 64, 65, 130]
 CHUNKS = [
     (0, 1, 2),
@@ -151,7 +159,7 @@ def prefill(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
     return run_kernel(kernel, done | result, **options)["result"][: case.tokens]
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_decode(name, run_kernel, random, nan):
     for position, workers in itertools.product(POSITIONS, (1, 2)):
         case = Case(name, position, 1, random)
@@ -161,7 +169,7 @@ def test_decode(name, run_kernel, random, nan):
         assert (rows[:, case.expected.shape[1] :] == 0).all()
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_prefill(name, run_kernel, random, nan):
     for position, tokens, workers in CHUNKS:
         case = Case(name, position, tokens, random)
