@@ -7,11 +7,17 @@ from pathlib import Path
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.frontends.frontend import Frontend, TraceOptions
 from intaglio.compiler.frontends.gguf.frontend import GgufFrontend
+from intaglio.compiler.frontends.huggingface.frontend import HuggingfaceFrontend
 from intaglio.compiler.frontends.onnx.frontend import OnnxFrontend
 from intaglio.compiler.frontends.torch_module.frontend import TorchModuleFrontend
 from intaglio.compiler.frontends.traced import Traced
 
-FRONTENDS: tuple[Frontend, ...] = (GgufFrontend(), OnnxFrontend(), TorchModuleFrontend())
+FRONTENDS: tuple[Frontend, ...] = (
+    GgufFrontend(),
+    OnnxFrontend(),
+    HuggingfaceFrontend(),
+    TorchModuleFrontend(),
+)
 
 
 def trace(

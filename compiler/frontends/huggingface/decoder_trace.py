@@ -45,6 +45,7 @@ from intaglio.compiler.frontends.huggingface.tidy import tidy
 from intaglio.compiler.frontends.huggingface.translations import translations
 from intaglio.compiler.frontends.torch_module.export import export_module
 from intaglio.compiler.frontends.traced import Source, Tokenizer, Traced
+from intaglio.passes.rewriting import is_op
 
 SIZES = {0: "batch", 1: "sequence"}
 EXAMPLE = (2, 7)  # sizes of the traced example; nothing in the graph depends on them
@@ -87,6 +88,11 @@ def trace_decoder(
         decoder = _Decoder.build(folder.config, model_class, checkpoint, attention)
         model = decoder.export()
     architecture = architecture_of(decoder.config, decoder.module, decoder.tied)
+    if not any(is_op(node, "Attention") for node in model.graph):
+        raise UnsupportedModelError(
+            f"decoder: {model_class.__name__} has no attention that a cache could serve; such models are not "
+            "compiled as decoders."
+        )
     expected = expected_of(model.graph, decoder.module, decoder.executed(model.graph))
     decoder.finish(model)
     source = Source(str(folder.folder.resolve()), checkpoint.bytes, folder.folder)
@@ -183,10 +189,9 @@ def _keep_frequencies(module: torch.nn.Module) -> None:
     """Let rotary embeddings keep their frequencies, however long the sequence (see `longest_sequence`)."""
     for one in module.modules():
         kind = getattr(one, "rope_type", None)
-        if isinstance(kind, str):
-            one.rope_type = "default"
-        elif isinstance(kind, dict):
-            one.rope_type = dict.fromkeys(kind, "default")  # type: ignore[assignment]
+        if isinstance(kind, str | dict):
+            usual: Any = "default" if isinstance(kind, str) else dict.fromkeys(kind, "default")
+            one.rope_type = usual
 
 
 def _takes(module: torch.nn.Module, name: str) -> bool:

@@ -47,6 +47,7 @@ def stack(model: ir.Model, layers: Layers, path: str, moving: Iterable[ir.Value]
         nodes, current = _copied(regions[place], values, f"{path}.{place}", f"{path}.{index}")
         copies += nodes
     regions[-1].leaving.replace_all_uses_with(current, replace_graph_outputs=True)
+    graph.remove(list(inside), safe=True)
     graph.remove(list(graph))
     graph.extend([*before, *copies, *behind])
 
