@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 
 from intaglio.kernels.tir import (
+    LANES,
     Expression,
     constant,
     float32,
     fused_multiply_add,
     hold,
     intrinsic,
-    logistic,
     reinterpret,
     round_even,
     spread,
@@ -37,7 +37,12 @@ _ERF_BELOW = (
     *(0.0011645670027303277, 3.783407011252893e-05),
 )
 _ERF_LIMIT = 3.91
-# e^x on ±½ log 2, and (log(1 + x) - x + x²/2) / x³ on √½ - 1 … √2 - 1.
+_GELU_LIMIT = 5.567  # of x where erf is taken of x / √2
+# 2^x on ±½, e^x on ±½ log 2, and (log(1 + x) - x + x²/2) / x³ on √½ - 1 … √2 - 1.
+_EXP2 = (
+    *(1.0, 0.6931469773487537, 0.24022241755792945, 0.05550734011558972),
+    *(0.009671534133283723, 0.001326469662979275),
+)
 _EXP = (1.0, 1.0, 0.49999228796156253, 0.1666711630106894, 0.041890553065982654, 0.008312479707119525)
 _LOG = (
     *(0.33333910769877795, -0.25001337015961317, 0.19963062290559752, -0.16577586009497178),
@@ -87,7 +92,7 @@ def error_function(value: Expression) -> Expression:
 def full_exponential(value: Expression) -> Expression:
     """e^value over float32's whole range, denormal results, 0 and infinity included."""
     value = hold(tirx.Max(_all(-105.0), tirx.Min(_all(89.0), value)))
-    whole = hold(round_even(value * _all(1.4426950408889634), 16))
+    whole = hold(round_even(value * _all(1.0 / math.log(2.0)), LANES))
     fraction = fused_multiply_add(whole, _all(-_LOG2_HIGH), value)
     fraction = hold(fused_multiply_add(whole, _all(-_LOG2_LOW), fraction))
     power = hold(whole.astype("int32x16"))
@@ -149,21 +154,38 @@ def _whole_power(value: Expression, number: int) -> Expression:
 def gelu_erf(value: Expression) -> Expression:
     """value · ½ (1 + erf(value / √2))."""
     value = hold(value)
-    return value * _all(0.5) * (_all(1.0) + error_function(value * _all(math.sqrt(0.5))))
+    above = [one * math.sqrt(0.5) * 0.5**i for i, one in enumerate(_ERF)]  # of value² instead of ½ value²
+    below = [one * 0.5**i for i, one in enumerate(_ERF_BELOW)]
+    half = hold(value * _all(0.5))
+    return fused_multiply_add(half, _odd_quotient(value, above, below, _GELU_LIMIT), half)
 
 
 def gelu_tanh(value: Expression) -> Expression:
     """value · ½ (1 + tanh(√(2/π) (value + 0.044715 value³))), as a logistic function: no cancellation."""
     value = hold(value)
-    double = 2.0 * math.sqrt(2.0 / math.pi)
-    factor = fused_multiply_add(value * value, _all(0.044715 * double), _all(double))
-    return _bounded(value) * logistic(value * factor)
+    factor = -2.0 * math.sqrt(2.0 / math.pi) / math.log(2.0)
+    power = value * fused_multiply_add(value * value, _all(0.044715 * factor), _all(factor))
+    return _bounded(value) * _logistic_of_power(power)
 
 
 def silu(value: Expression) -> Expression:
     """value · logistic(value)."""
     value = hold(value)
-    return _bounded(value) * logistic(value)
+    return _bounded(value) * logistic_function(value)
+
+
+def logistic_function(value: Expression) -> Expression:
+    """1 / (1 + e^-value)."""
+    return _logistic_of_power(value * _all(-1.0 / math.log(2.0)))
+
+
+def _logistic_of_power(power: Expression) -> Expression:
+    """1 / (1 + 2^power): between ±126, beyond which it is 0 or 1 to float32 precision."""
+    power = _limited(power, 126.0)
+    whole = hold(round_even(power, LANES))
+    polynomial = hold(_polynomial(_EXP2, hold(power - whole)))
+    bits = reinterpret(polynomial, "int32x16") + (whole.astype("int32x16") << _integers(23))
+    return _all(1.0) / (_all(1.0) + reinterpret(bits, "float32x16"))
 
 
 def _bounded(value: Expression) -> Expression:

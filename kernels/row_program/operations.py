@@ -32,7 +32,7 @@ def _operations() -> dict[str, Callable[..., Any]]:
         "exp": elementary.full_exponential,
         "log": elementary.logarithm,
         "tanh": elementary.hyperbolic_tangent,
-        "logistic": tir.logistic,
+        "logistic": elementary.logistic_function,
         "erf": elementary.error_function,
         "sqrt": elementary.square_roots,
         "reciprocal": lambda a: tir.spread(tir.float32(1.0)) / a,
