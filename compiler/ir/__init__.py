@@ -11,7 +11,7 @@ from intaglio.compiler.ir.functions import (
     swiglu,
 )
 from intaglio.compiler.ir.hash import structural_hash
-from intaglio.compiler.ir.invariants import INVARIANTS, Invariant, check
+from intaglio.compiler.ir.invariants import GRAPH_INVARIANTS, INVARIANTS, Invariant, check
 from intaglio.compiler.ir.match import (
     DequantizedWeight,
     attribute_int,
@@ -21,13 +21,16 @@ from intaglio.compiler.ir.match import (
     producer_of,
     sole_consumer,
 )
+from intaglio.compiler.ir.rules import OPSET_KEPT
 from intaglio.compiler.ir.text import function_to_text, graph_to_text, to_text
 from intaglio.compiler.ir.view import to_networkx
 
 __all__ = [
     "DOMAIN",
+    "GRAPH_INVARIANTS",
     "INVARIANTS",
     "OPSET",
+    "OPSET_KEPT",
     "DequantizedWeight",
     "Dump",
     "GraphBuilder",

@@ -12,9 +12,9 @@ import pytest
 from onnx import defs, parser
 
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
-from intaglio.compiler.frontends.onnx.opset import KEPT
 from intaglio.compiler.frontends.onnx.opset_rules import RULES
 from intaglio.compiler.frontends.onnx.trace import trace_onnx
+from intaglio.compiler.ir import OPSET_KEPT, check
 
 X = "float[n, 4, 6] x"
 IMAGE = "float[n, 4, 5, 7] x"
@@ -214,7 +214,9 @@ def original(proto: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> np.ndarra
 
 
 def traced(proto: onnx.ModelProto) -> ir.Model:
-    return trace_onnx(proto)[0]
+    made = trace_onnx(proto)[0]
+    check(made, decoder=False)
+    return made
 
 
 def agree(proto: onnx.ModelProto, converted: ir.Model) -> None:
@@ -231,7 +233,7 @@ def test_opset_25_computes_the_same(inputs: str, body: str, opset: int) -> None:
     proto = model(inputs, body, opset)
     converted = traced(proto)
     assert converted.opset_imports[""] == 25
-    assert KEPT not in converted.metadata_props
+    assert OPSET_KEPT not in converted.metadata_props
     agree(proto, converted)
 
 
@@ -266,7 +268,7 @@ KEPT_CASES = [
 def test_what_cannot_be_converted_stays_whole(reason: str, inputs: str, body: str, opset: int) -> None:
     proto = model(inputs, body + " unused = ReduceL1(x)", opset)
     converted = traced(proto)
-    assert reason in converted.metadata_props[KEPT]
+    assert reason in converted.metadata_props[OPSET_KEPT]
     assert converted.opset_imports[""] == opset
     assert [node.op_type for node in converted.graph] == [node.op_type for node in proto.graph.node[:-1]]
 
@@ -280,7 +282,7 @@ def test_a_kept_model_still_runs() -> None:
 def test_statistics_of_training_are_kept() -> None:
     inputs = IMAGE + ", float[4] s, float[4] b, float[4] m0, float[4] v0"
     proto = model(inputs, "a, y, v, p, q = BatchNormalization(x, s, b, m0, v0)", 13)
-    assert "it returns statistics" in traced(proto).metadata_props[KEPT]
+    assert "it returns statistics" in traced(proto).metadata_props[OPSET_KEPT]
 
 
 def test_group_normalization_of_opset_18_scales_groups() -> None:

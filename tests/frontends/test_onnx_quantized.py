@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 from intaglio.compiler.frontends.onnx.trace import QUANTIZATION_KEPT, trace_onnx
+from intaglio.compiler.ir.invariants import check
 from intaglio.compiler.ir.match import DequantizedWeight, dequantize, is_dequantized_weight
 from intaglio.passes.normalize.fold_constants import FoldConstants
 
@@ -44,7 +45,9 @@ def make(
 
 
 def traced(proto: onnx.ModelProto) -> ir.Model:
-    return trace_onnx(proto)[0]
+    made = trace_onnx(proto)[0]
+    check(made, decoder=False)
+    return made
 
 
 def run_original(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,16 @@ import onnx_ir as ir
 import pytest
 
 from intaglio.compiler.errors import InvariantError
-from intaglio.compiler.ir import DOMAIN, INVARIANTS, GraphBuilder, check, dequantize_affine, swiglu
+from intaglio.compiler.ir import (
+    DOMAIN,
+    GRAPH_INVARIANTS,
+    INVARIANTS,
+    OPSET_KEPT,
+    GraphBuilder,
+    check,
+    dequantize_affine,
+    swiglu,
+)
 
 FLOAT = ir.DataType.FLOAT
 
@@ -163,3 +172,108 @@ def test_every_invariant_has_a_test_that_breaks_it() -> None:
         spoil(model)
         broken |= {one.name for one in INVARIANTS if list(one.violations(model))}
     assert broken == {one.name for one in INVARIANTS}
+
+
+def branching() -> ir.Model:
+    """A graph of no decoder: `If` over values around it, a function of others, an op of onnxruntime's."""
+    text = """
+        <ir_version: 10, opset_import: ["": 25, "com.microsoft": 1, "local": 1]>
+        test (float[n] x, bool c) => (y) {
+            a = Abs(x)
+            b = If (c) <
+                then_branch = yes () => (p) { p = Add(a, x) },
+                else_branch = no () => (q) { q = local.either(a) }
+            >
+            y = com.microsoft.QuickGelu(b)
+        }
+        <domain: "local", opset_import: ["": 25]> either <scale>(v, w) => (r) { r = Neg(v) }
+    """
+    model = ir.from_onnx_text(text)
+    for index, one in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
+        one.name = f"{one.op_type}.{index}"
+    for function in model.functions.values():
+        function[0].name = "negative"
+    return model
+
+
+def inner(model: ir.Model) -> ir.Node:
+    """The node of the branch that is taken."""
+    (branch,) = [one for one in model.graph if one.op_type == "If"]
+    return branch.attributes["then_branch"].as_graph()[0]
+
+
+def inner_foreign_value(model: ir.Model) -> None:
+    inner(model).replace_input_with(0, ir.Value(name="stray"))
+
+
+def inner_value_from_later(model: ir.Model) -> None:
+    inner(model).replace_input_with(0, model.graph.outputs[0])
+
+
+def inner_output_from_outside(model: ir.Model) -> None:
+    graph = inner(model).graph
+    assert isinstance(graph, ir.Graph)
+    graph.outputs[0] = model.graph[0].outputs[0]
+
+
+def unknown_operator(model: ir.Model) -> None:
+    model.graph[-1].op_type = "QuickGulp"
+
+
+def runtime_domain_not_imported(model: ir.Model) -> None:
+    del model.opset_imports["com.microsoft"]
+
+
+def opset_of_a_graph(model: ir.Model) -> None:
+    model.opset_imports[""] = 17
+
+
+def our_function_misused(model: ir.Model) -> None:
+    model.functions[(DOMAIN, "SwiGLU", "")] = swiglu()
+    model.opset_imports[DOMAIN] = 1
+    model.graph[-1].domain, model.graph[-1].op_type = DOMAIN, "SwiGLU"
+
+
+GRAPH_BREAKS = [
+    (inner_foreign_value, r"graph / If 'If.1': Add 'Add.2' uses 'stray'"),
+    (inner_value_from_later, r"graph / If 'If.1': Add 'Add.2' uses 'y', which is not defined before it"),
+    (inner_output_from_outside, "graph / If 'If.1': nothing produces output 'a'"),
+    (unknown_operator, "calls com.microsoft.QuickGulp, which neither the model nor onnxruntime defines"),
+    (runtime_domain_not_imported, "domain 'com.microsoft' of QuickGelu 'QuickGelu.4' is not imported"),
+    (opset_of_a_graph, "the model imports opset 17"),
+    (our_function_misused, "passes 1→1 values, the function has 2→1"),
+]
+
+
+def test_graphs_may_branch_and_call_onnxruntime() -> None:
+    model = branching()
+    check(model, decoder=False)
+    with pytest.raises(InvariantError) as caught:
+        check(model)
+    parts = ("holds a subgraph", "QuickGelu.4' calls an undefined function", "lacks attribute 'scale'")
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_graph_may_keep_its_opset_with_a_reason() -> None:
+    model = branching()
+    model.opset_imports[""] = 17
+    model.metadata_props[OPSET_KEPT] = "RoiAlign 'r' of opset 17: onnxruntime has no kernel"
+    check(model, decoder=False)
+
+
+@pytest.mark.parametrize(("spoil", "message"), GRAPH_BREAKS, ids=[one.__name__ for one, _ in GRAPH_BREAKS])
+def test_a_broken_graph_is_named(spoil: Callable[[ir.Model], None], message: str) -> None:
+    model = branching()
+    spoil(model)
+    with pytest.raises(InvariantError, match=message):
+        check(model, decoder=False)
+
+
+def test_every_invariant_of_graphs_has_a_test_that_breaks_it() -> None:
+    spoilt = [(branching, spoil) for spoil, _ in GRAPH_BREAKS] + [(sound, spoil) for spoil, _ in BREAKS]
+    broken = set()
+    for build, spoil in spoilt:
+        model = build()
+        spoil(model)
+        broken |= {one.name for one in GRAPH_INVARIANTS if list(one.violations(model))}
+    assert broken == {one.name for one in GRAPH_INVARIANTS}

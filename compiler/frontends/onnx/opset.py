@@ -11,8 +11,7 @@ from intaglio.compiler.frontends.onnx.bodies import ir_bodies
 from intaglio.compiler.frontends.onnx.kernels import Ranges, cpu_kernels, loses_kernel, standard_schema
 from intaglio.compiler.frontends.onnx.opset_rules import RULES, Rule
 from intaglio.compiler.ir.functions import OPSET
-
-KEPT = "intaglio.opset_kept"  # metadata: why the model stays on its own opset; passes leave it alone
+from intaglio.compiler.ir.rules import OPSET_KEPT
 
 
 def convert_opset(model: ir.Model) -> None:
@@ -25,7 +24,7 @@ def convert_opset(model: ir.Model) -> None:
     kernels = cpu_kernels()
     reasons = [reason for body, version in bodies for reason in _hindrances(body, version, kernels)]
     if reasons:
-        model.metadata_props[KEPT] = "; ".join(dict.fromkeys(reasons))
+        model.metadata_props[OPSET_KEPT] = "; ".join(dict.fromkeys(reasons))
         return
     for body, version in bodies:
         for node, rule in list(_due(body, version)):

@@ -11,9 +11,10 @@ from intaglio.compiler.frontends.onnx.carry_dequantized_weights import CarryDequ
 from intaglio.compiler.frontends.onnx.carry_matmul_n_bits import CarryMatMulNBits
 from intaglio.compiler.frontends.onnx.importing import fix_names, tidy
 from intaglio.compiler.frontends.onnx.inference import infer
-from intaglio.compiler.frontends.onnx.opset import KEPT, convert_opset
+from intaglio.compiler.frontends.onnx.opset import convert_opset
 from intaglio.compiler.frontends.onnx.reading import read_file, read_model, read_model_proto
 from intaglio.compiler.frontends.traced import Source
+from intaglio.compiler.ir.rules import OPSET_KEPT
 from intaglio.passes.result import run_passes
 
 QUANTIZATION_KEPT = "intaglio.quantization_kept"  # metadata: weights that were not rewritten, and why
@@ -31,7 +32,7 @@ def trace_onnx(model: Path | onnx.ModelProto | ir.Model) -> tuple[ir.Model, Sour
     tidy(traced)
     infer(traced, name=source.name)
     convert_opset(traced)
-    if KEPT not in traced.metadata_props:
+    if OPSET_KEPT not in traced.metadata_props:
         _carry_quantized(traced)
     fix_names(traced)
     return traced, source
