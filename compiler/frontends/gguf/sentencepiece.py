@@ -37,6 +37,9 @@ def merges_by_score(vocabulary: Vocabulary, ids: dict[str, int]) -> list[tuple[s
     merges: list[tuple[str, str]] = []
     for index in (-scores.astype("float64")).argsort(kind="stable"):
         token = vocabulary.tokens[index]
-        splits = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        merges += [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+        merges += [
+            (left, right)
+            for cut in range(1, len(token))
+            if (left := token[:cut]) in ids and (right := token[cut:]) in ids
+        ]
     return merges
