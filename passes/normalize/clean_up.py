@@ -19,6 +19,7 @@ class CleanUp:
         Identity(x), Dropout(x) in inference, Cast(x) to the type of x,
         Reshape(x) or Expand(x) to the shape of x, Transpose(x) that moves nothing, Slice(x) of everything
         Transpose(Transpose(x)) → Transpose(x);  Reshape(Reshape(x)) → Reshape(x)
+        Concat(x, nothing) → x, nothing being of size 0 along the axis
         Add(c, x), Mul(c, x) with a constant c → Add(x, c), Mul(x, c)
 
     Exceptions:
@@ -32,6 +33,7 @@ class CleanUp:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Once through the graph, in order, so that copies of copies go too."""
+        _forget_removed_readers(model.graph)
         applied = []
         for node in list(model.graph):
             detail = self._cleaned(node)
@@ -47,6 +49,8 @@ class CleanUp:
             _join(node)
         if node.op_type in ("Add", "Mul"):
             _constant_last(node)
+        if node.op_type == "Concat":
+            _leave_out_nothing(node)
         copies = _COPIES.get(node.op_type)
         source = node.inputs[0]
         if copies is None or source is None or not copies(node, source):
@@ -54,6 +58,23 @@ class CleanUp:
         if node.outputs[0].shape is not None and source.shape is None:
             source.shape = node.outputs[0].shape
         return f"{node.op_type} changed nothing" if bypass(node.outputs[0], source) else None
+
+
+def _forget_removed_readers(graph: ir.Graph) -> None:
+    """Nodes taken out of a graph may still count as readers; the only reader must not be one of two."""
+    values = [*graph.inputs, *graph.initializers.values(), *(one for node in graph for one in node.outputs)]
+    for value in values:
+        for use in [one for one in value.uses() if one.node.graph is None]:
+            use.node.replace_input_with(use.idx, None)
+
+
+def _leave_out_nothing(node: ir.Node) -> None:
+    axis = node.attributes["axis"].as_int()
+    kept = [one for one in node.inputs if (sizes(one) or {axis: None})[axis] != 0]
+    if 0 < len(kept) < len(node.inputs):
+        node.resize_inputs(len(kept))
+        for place, value in enumerate(kept):
+            node.replace_input_with(place, value)
 
 
 def _constant_last(node: ir.Node) -> None:
@@ -119,9 +140,11 @@ def _moves_nothing(node: ir.Node, _: ir.Value) -> bool:
     return axes is not None and axes == sorted(axes)
 
 
-def _takes_all(node: ir.Node, _: ir.Value) -> bool:
+def _takes_all(node: ir.Node, source: ir.Value) -> bool:
     starts, ends = integers(node.inputs[1]), integers(node.inputs[2])
     steps = integers(input_at(node, 4)) or [1]
+    if set(steps) == {1} and starts is not None and _keeps_shape(node, source):
+        return True
     everything = starts is not None and ends is not None and not any(starts) and set(steps) == {1}
     return everything and min(ends or [0]) >= 2**31 - 1
 
@@ -134,4 +157,5 @@ _COPIES: dict[str, Callable[[ir.Node, ir.Value], bool]] = {
     "Expand": _keeps_shape,
     "Transpose": _moves_nothing,
     "Slice": _takes_all,
+    "Concat": lambda node, _: len(node.inputs) == 1,
 }

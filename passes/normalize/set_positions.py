@@ -48,6 +48,12 @@ def set_positions(graph: ir.Graph, tokens: ir.Value, position_ids: ir.Value) -> 
         graph.inputs.remove(value)
 
 
+def other_angles(graph: ir.Graph) -> list[str]:
+    """Angles that the graph computes still: those of tables are gone, so these turn by other positions."""
+    left = [node for node in graph if is_op(node, "Cos") or is_op(node, "Sin")]
+    return [f"{site_of(node)}: {node.op_type} of positions of its own, in no table" for node in left]
+
+
 def _readers(graph: ir.Graph, tokens: ir.Value) -> Iterator[_Reader | str]:
     for node in graph:
         if is_op(node, "RotaryEmbedding"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,9 +29,10 @@ class SplitSlices:
     def __call__(self, model: ir.Model) -> PassResult:
         """Join the slices of every value."""
         applied = []
-        for value in _sliced(model.graph):
-            cuts = {node: span for node in value.consumers() if (span := _span(node)) is not None}
-            if split := self._split(model.graph, value, cuts):
+        for node in list(model.graph):
+            value = node.inputs[0] if node.graph is not None and _span(node) is not None else None
+            cuts = {} if value is None else _cuts(value)
+            if value is not None and (split := self._split(model.graph, value, cuts)) is not None:
                 applied.append(Applied(self.name, split.name or "", f"{len(cuts)} slices of {value.name}"))
         remove_unused(model)
         return PassResult(model, tuple(applied))
@@ -50,6 +50,7 @@ class SplitSlices:
         for node, span in cuts.items():
             part = split.outputs[spans.index(span)]
             _hand_over(node, part)
+            graph.remove(node, safe=True)
         return split
 
 
@@ -65,9 +66,8 @@ def _hand_over(node: ir.Node, part: ir.Value) -> None:
     part.name = name
 
 
-def _sliced(graph: ir.Graph) -> Iterator[ir.Value]:
-    found = {node.inputs[0]: None for node in graph if _span(node) is not None}
-    yield from (one for one in found if one is not None)
+def _cuts(value: ir.Value) -> dict[ir.Node, Span]:
+    return {node: span for node in value.consumers() if (span := _span(node)) is not None}
 
 
 def _span(node: ir.Node) -> Span | None:

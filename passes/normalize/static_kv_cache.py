@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from intaglio.compiler.errors import OptionError
+from intaglio.compiler.errors import OptionError, UnsupportedModelError
 from intaglio.compiler.ir.builder import Dimension, GraphBuilder
-from intaglio.passes.normalize.set_positions import set_positions
+from intaglio.passes.normalize.set_positions import other_angles, set_positions
 from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import input_at, is_op, remove_unused, site_of
 
@@ -58,6 +58,8 @@ class StaticKvCache:
         for index, node in enumerate(attentions):
             _give_cache(model.graph, node, index, clock)
         remove_unused(model)
+        if problems := other_angles(model.graph):
+            raise UnsupportedModelError("static_kv_cache: this does not follow a cache:", problems)
         clock.position_ids.name = "position_ids"  # free now, if the trace had positions of its own
 
 
