@@ -18,8 +18,8 @@ from intaglio.compiler.graph_ports import Array, GraphPorts
 def read_arrays(path: str | Path, ports: GraphPorts | None = None) -> dict[str, Array]:
     """The arrays in the `.npz` file `path` by name; nothing in it is executed.
 
-    What numpy cannot store comes in disguise, and is turned into what `ports` wants: bfloat16 as uint16 bits,
-    strings as fixed-width text. Raises `OptionError` where the file cannot be read.
+    bfloat16, which numpy cannot store, comes as uint16 bits, and is turned into what `ports` wants.
+    Raises `OptionError` where the file cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -57,10 +57,8 @@ def _undisguised(array: Array, dtype: str) -> Array:
         import ml_dtypes
 
         return array.view(ml_dtypes.bfloat16)
-    return array.astype(object) if dtype == "string" and array.dtype.kind == "U" else array
+    return array
 
 
 def _disguised(array: Array) -> Array:
-    if array.dtype.name == "bfloat16":
-        return array.view(np.uint16)
-    return array.astype(np.str_) if array.dtype == object else array
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

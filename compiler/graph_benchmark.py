@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intaglio.compiler.errors import IntaglioError, OptionError
-from intaglio.compiler.graph_ports import STRING, Array, GraphPort, GraphPorts
+from intaglio.compiler.graph_ports import Array, GraphPort, GraphPorts
 from intaglio.compiler.workload import is_count
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def _generated(port: GraphPort, sizes: dict[str, int]) -> Array:
     for axis, one in enumerate(port.shape or ()):
         usual = OTHER_SIZE if axis else FIRST_SIZE
         shape.append(one if isinstance(one, int) else usual if one is None else sizes.setdefault(one, usual))
-    if port.dtype == STRING:
-        return np.full(shape, "text", object)
     if port.numpy.kind in "iub":
         return np.ones(shape, port.numpy)
     return np.random.default_rng(SEED).standard_normal(shape).astype(port.numpy)

@@ -11,14 +11,12 @@ from intaglio.compiler.artifact import REGION, TOKENIZER, Manifest
 from intaglio.compiler.building import source_of, tokenizer_json
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.traced import Traced
+from intaglio.compiler.graph_passes import normalized_graph, treated_graph
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.graph_sites import operators_of, sites_of
 from intaglio.compiler.ir import Dump
 from intaglio.compiler.progress import Recorder
 from intaglio.compiler.settings import Settings
-from intaglio.passes.linears import find_linears
-from intaglio.passes.normalize import normalize_graph
-from intaglio.passes.quantize import apply_treatments
 
 PHASES = ("trace", "normalize", "quantize", "weights")
 
@@ -29,13 +27,11 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
     ports = GraphPorts.of(traced.model, traced.call)
 
     with step.phase("normalize"):
-        normalized = normalize_graph(traced.model, expected=traced.expected)
+        normalized = normalized_graph(traced)
         dump("normalize", normalized.model)
 
     with step.phase("quantize"):
-        known = [one.site for one in find_linears(normalized.model)]
-        settings = settings.with_plan_for(known, decoder=False)
-        treated = apply_treatments(normalized.model, settings.chosen.sites, settings.chosen.default)
+        settings, treated = treated_graph(normalized, settings)
         dump("quantize", treated.model)
         sites, nodes = sites_of(treated.model, ports, settings.chosen)
 

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = NDArray[np.generic]
-STRING = "string"
+
+PORT_TYPES = frozenset(
+    {"bool", "bfloat16", "float16", "float32", "float64"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
 
 
 @dataclass(frozen=True)
 class GraphPort:
     """One input or output."""
 
-    dtype: str  # as numpy calls it, "bfloat16", or "string"
+    dtype: str  # as numpy calls it, or "bfloat16"
     shape: tuple[int | str | None, ...] | None  # sizes, names of sizes, `None` for unknown ones; or no rank
 
     def __str__(self) -> str:
@@ -36,9 +40,7 @@ class GraphPort:
     @property
     def numpy(self) -> np.dtype[Any]:
         """The type of arrays for this port."""
-        if self.dtype == "bfloat16":
-            return np.dtype(ml_dtypes.bfloat16)
-        return np.dtype(object if self.dtype == STRING else self.dtype)
+        return np.dtype(ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype)
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,9 @@ def to_numpy(value: Any, port: GraphPort) -> Array:
 
 
 def to_torch(array: Array) -> Any:
-    """As a torch tensor over the same memory; strings stay an array."""
+    """As a torch tensor over the same memory."""
     import torch
 
-    if array.dtype == object:
-        return array
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -129,7 +129,7 @@ def _from_torch(tensor: Any) -> Array:
 
 def _misfits(array: Array, port: GraphPort) -> Iterator[str]:
     expected = port.numpy
-    if array.dtype != expected and not (port.dtype == STRING and array.dtype.kind in "US"):
+    if array.dtype != expected:
         yield f"is {array.dtype.name}, not {port.dtype}"
     if port.shape is None:
         return
@@ -156,13 +156,19 @@ def _port(value: ir.Value, what: str, problems: list[str]) -> GraphPort:
     kind = value.type
     if not isinstance(kind, ir.TensorType):
         problems.append(f"{what} {value.name!r} is {'of unknown type' if kind is None else kind}")
-        return GraphPort(STRING, None)
-    name = STRING if kind.dtype == ir.DataType.STRING else kind.dtype.numpy().name
-    if kind.dtype.bitwidth < 8 or name.startswith("float8"):
+        return GraphPort("", None)
+    name = kind.dtype.numpy().name
+    if name not in PORT_TYPES:
         problems.append(f"{what} {value.name!r} is {name}")
     shape = value.shape
-    sizes = None if shape is None else tuple(one if isinstance(one, int) else one.value for one in shape)
-    return GraphPort(name, sizes)
+    return GraphPort(name, None if shape is None else tuple(map(_size, shape)))
+
+
+def _size(size: int | ir.SymbolicDim) -> int | str | None:
+    # Some exporters write -1 for sizes that are open.
+    if isinstance(size, int):
+        return size if size >= 0 else None
+    return size.value
 
 
 def _port_data(ports: Mapping[str, GraphPort]) -> dict[str, Any]:

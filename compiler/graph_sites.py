@@ -73,7 +73,7 @@ def _handed_over(ports: Mapping[str, GraphPort]) -> str:
 
 def _size(port: GraphPort) -> str:
     """Bytes, as a formula where sizes are open."""
-    if port.shape is None or port.dtype == "string":
+    if port.shape is None:
         return "any number of bytes"
     known = prod(one for one in port.shape if isinstance(one, int)) * port.numpy.itemsize
     open_sizes = ["?" if one is None else str(one) for one in port.shape if not isinstance(one, int)]

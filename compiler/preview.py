@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from intaglio.compiler import graph_passes
 from intaglio.compiler.account import Account
-from intaglio.compiler.frontends.traced import DecoderArchitecture
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.settings import Settings
 from intaglio.passes.linears import find_linears
-from intaglio.passes.normalize import normalize, normalize_graph
+from intaglio.passes.normalize import normalize
 from intaglio.passes.quantize import apply_treatments
 from intaglio.passes.result import PassResult
 
@@ -60,14 +60,15 @@ def preview(settings: Settings) -> Preview:
 def treat(settings: Settings) -> TreatedGraph:
     """Trace, normalise, and carry out the plan, as a compilation does before it lowers anything."""
     traced = trace(settings.model, settings.tracing)
-    context = _context(settings, traced.architecture)
-    normalized = (
-        normalize_graph(traced.model, expected=traced.expected)
-        if context is None
-        else normalize(traced.model, expected=traced.expected, capacity=context)
-    )
+    if traced.architecture is None:
+        settings.refuse_for_graphs()
+        canonical = graph_passes.normalized_graph(traced)
+        settings, result = graph_passes.treated_graph(canonical, settings)
+        return TreatedGraph(settings, None, result.model, (canonical, result))
+    context = settings.context_for(traced.architecture)
+    normalized = normalize(traced.model, expected=traced.expected, capacity=context)
     known = [one.site for one in find_linears(normalized.model)]
-    settings = settings.with_plan_for(known, decoder=context is not None)
+    settings = settings.with_plan_for(known, decoder=True)
     treated = apply_treatments(normalized.model, settings.chosen.sites, settings.chosen.default)
     return TreatedGraph(settings, context, treated.model, (normalized, treated))
 
@@ -77,10 +78,3 @@ def treated_graph(settings: Settings) -> tuple[int, ir.Model, Sequence[PassResul
     treated = treat(settings)
     assert treated.context is not None, "only decoders are fused"
     return treated.context, treated.model, treated.results
-
-
-def _context(settings: Settings, architecture: DecoderArchitecture | None) -> int | None:
-    if architecture is not None:
-        return settings.context_for(architecture)
-    settings.refuse_for_graphs()
-    return None

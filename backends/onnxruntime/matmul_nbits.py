@@ -32,13 +32,21 @@ def lower_products(model: ir.Model) -> None:
 
 
 def lower_lookups(model: ir.Model) -> None:
-    """`Gather(DequantizeLinear(codes, scale, zero point), ids)` → `GatherBlockQuantized`, of 4-bit codes."""
+    """`Gather(DequantizeLinear(codes, scale, zero point), ids)` → `GatherBlockQuantized`, of 4-bit codes;
+    `Gather(Cast(table), ids)` → `Cast(Gather(table, ids))`.
+
+    onnxruntime would otherwise hold the whole table in floating point.
+    """
     for node in list(model.graph):
         if node.op_type != "Gather" or node.domain != "" or node.attributes.get_int("axis", 0) != 0:
             continue
         weight = is_dequantized_weight(node.inputs[0])
-        if weight is not None and weight.kind == "symmetric" and not weight.transposed:
+        if weight is None or weight.transposed:
+            continue
+        if weight.kind == "symmetric":
             _lower_lookup(model.graph, node, weight)
+        elif weight.codes is not node.inputs[0] and weight.kind == "float":
+            _cast_afterwards(model.graph, node, weight)
 
 
 def _lower_product(graph: ir.Graph, product: Product) -> None:
@@ -79,6 +87,12 @@ def _lower_lookup(graph: ir.Graph, gather: ir.Node, weight: DequantizedWeight) -
     result = builder.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, name=f"{name}.blocked")
     _mark(result)
     replace(gather, result)
+
+
+def _cast_afterwards(graph: ir.Graph, gather: ir.Node, weight: DequantizedWeight) -> None:
+    builder, name = GraphBuilder.extend(graph, before=gather), str(gather.name)
+    rows = builder.node("Gather", [weight.codes, gather.inputs[1]], {"axis": 0}, name=f"{name}.narrow")
+    replace(gather, builder.node("Cast", [rows], {"to": int(ir.DataType.FLOAT)}, name=f"{name}.wide"))
 
 
 def _mark(value: ir.Value) -> None:

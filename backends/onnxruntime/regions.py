@@ -23,7 +23,6 @@ _DTYPES = {
     "double": "float64",
     "float16": "float16",
     "bool": "bool",
-    "string": "object",
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
@@ -35,7 +34,7 @@ PAGE = 4096
 class Port:
     """An input or output of a region."""
 
-    dtype: np.dtype[Any]  # of objects for strings
+    dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]  # sizes, names of sizes, `None` for sizes without a name
 
 
