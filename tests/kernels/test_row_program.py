@@ -81,19 +81,20 @@ def check(program, before, after, count, workers, tolerance=4e-6):
         assert (after["result"][: len(expected), end : program.padded] == 0).all()
         untouched[: len(expected), end : program.padded] = False
     np.testing.assert_array_equal(after["result"][untouched], before["result"][untouched])
-    for name in before.keys() - after.keys():
+    for name in (name for name in before if name.startswith(("input", "vector"))):
         np.testing.assert_array_equal(after[name], before[name])
 
 
-@pytest.mark.parametrize("columns", SIZES)
-@pytest.mark.parametrize("rows", ["all", "own", "last", "shared"])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(rows, columns) for rows in ("all", "shared") for columns in SIZES]
+    + [(rows, columns) for rows in ("own", "last") for columns in (7, 48, 1000)],
+)
 def test_rows(columns, rows, run_kernel, random, nan):
     """Padded rows, as the lowering makes them."""
     steps = ELEMENTWISE if rows == "shared" else NORMS
     stride = -(-columns // 16) * 16
     program = laid_out(columns, rows, steps, stride, 0)
-    if columns == 1:  # LayerNorm of one column is 0 / √epsilon: rounding, magnified by 300
-        program = dataclasses.replace(program, steps=ELEMENTWISE)
     for count, workers in CALLS:
         buffers = filled(program, random, nan, count, workers)
         done = run_kernel(program, buffers, count=count, workers=workers)
@@ -113,7 +114,7 @@ def test_layouts(columns, room, offset, rows, run_kernel, random, nan):
 
 @pytest.mark.parametrize(("columns", "stride"), [(48, 48), (17, 17), (17, 32)])
 @pytest.mark.parametrize("rows", ["all", "own", "shared"])
-def test_in_place(columns, stride, rows, builder, target, run_kernel, random):
+def test_in_place(columns, stride, rows, run_kernel, random):
     """The result in place of the first input."""
     steps = (
         Step("input"),
