@@ -271,6 +271,14 @@ def test_all_unsupported_metadata_is_listed_at_once(tiny_family: TinyFamily) -> 
         assert any(f"gemma3.{key} = {value!r}" in problem for problem in found), key
 
 
+def test_sizes_that_make_no_sense_are_told_like_others(tiny_family: TinyFamily) -> None:
+    keys = {"block_count": 46, "embedding_length": 2, "attention.head_count": 5}
+
+    found = problems(tiny_family("gemma2", keys=keys)[0])
+
+    assert "5 attention heads cannot share 2 key heads evenly" in found
+
+
 def test_keys_of_other_families_have_no_meaning(tiny_family: TinyFamily) -> None:
     keys = {"attention.sliding_window": 5, "final_logit_softcapping": 30.0, "rope.scaling.attn_factor": 1.1}
 

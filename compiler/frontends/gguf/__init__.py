@@ -1,1 +1,1 @@
-"""."""
+"""Reads decoders from GGUF files: `frontend` puts together what the other modules read."""

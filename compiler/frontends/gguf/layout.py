@@ -59,13 +59,15 @@ def read_layout(file: GgufFile, family: Family) -> Layout:
 def _layout(settings: Settings, file: GgufFile, family: Family) -> Layout:
     sizes = _architecture(settings, file, family)
     positions = read_positions(settings, file, family, sizes)
-    wide = sizes.layers == family.wide_scale_layers
+    scaled_by = sizes.head_dim
+    if sizes.layers == family.wide_scale_layers:
+        scaled_by = max(sizes.hidden // sizes.heads, 1)
     return Layout(
         family=family,
         architecture=replace(sizes, context=positions.context),
         epsilon=settings.number("attention.layer_norm_rms_epsilon"),
         positions=positions,
-        attention_scale=1 / math.sqrt(sizes.hidden // sizes.heads if wide else sizes.head_dim),
+        attention_scale=1 / math.sqrt(scaled_by),
         attention_cap=_cap(settings, "attn_logit_softcapping", family.attention_cap),
         logits_cap=_cap(settings, "final_logit_softcapping", family.logits_cap),
     )
