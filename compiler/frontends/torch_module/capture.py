@@ -17,6 +17,8 @@ from intaglio.compiler.frontends.torch_module.dimensions import Example, prepare
 from intaglio.compiler.frontends.torch_module.problems import capture_problems
 from intaglio.compiler.frontends.torch_module.recurrent import keep_recurrent_layers
 
+_ATTEMPTS = 4  # each narrows the ranges of sizes as the one before asked for
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -31,17 +33,28 @@ def capture(
 ) -> Captured:
     """Trace `module(*arguments, **keywords)`; `dynamic_shapes` may name sizes instead of giving `Dim`s."""
     example = prepare_example(module, arguments, keywords, dynamic_shapes)
-    try:
-        with quiet(), evaluating(module), keep_recurrent_layers():
-            program = torch.export.export(
-                module, example.arguments, example.keywords, dynamic_shapes=example.dynamic_shapes
-            )
-    except Exception as error:  # whatever the module's own code raises
-        with quiet(), evaluating(module):
-            problems = capture_problems(module, example, error)
-        message = f"trace: {type(module).__qualname__} cannot be captured:"
-        raise UnsupportedModelError(message, problems) from error
-    return Captured(program, example)
+    for _ in range(_ATTEMPTS):
+        try:
+            return Captured(_program(module, example), example)
+        except Exception as error:  # whatever the module's own code raises
+            narrowed, failure = example.narrowed(str(error)), error
+        if narrowed is None:
+            break
+        example = narrowed
+    raise _refusal(module, example, failure) from failure
+
+
+def _program(module: torch.nn.Module, example: Example) -> torch.export.ExportedProgram:
+    with quiet(), evaluating(module), keep_recurrent_layers():
+        return torch.export.export(
+            module, example.arguments, example.keywords, dynamic_shapes=example.dynamic_shapes
+        )
+
+
+def _refusal(module: torch.nn.Module, example: Example, error: Exception) -> UnsupportedModelError:
+    with quiet(), evaluating(module):
+        problems = capture_problems(module, example, error)
+    return UnsupportedModelError(f"trace: {type(module).__qualname__} cannot be captured:", problems)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch.utils import _pytree as pytree
 
 from intaglio.compiler.errors import OptionError
 
+_FIXES = "Suggested fixes:"
+_RANGE = re.compile(r"(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)")
+_NAMED = re.compile(r"(\w+)(?: *<= *(\d+))?")
 SMALLEST_EXAMPLE = 2  # sizes of 0 and 1 would be taken for constants, because they broadcast
 
 Sizes = dict[int, Any]  # axis → `Dim`, a hint such as `Dim.AUTO`, or a size
@@ -26,12 +30,30 @@ class Example:
     keywords: dict[str, Any]
     dynamic_shapes: dict[str, Any] | None
     names: tuple[Mapping[int, str], ...]  # for each leaf of (arguments, keywords): axis → name of its size
+    free: frozenset[str] = frozenset()  # names given as such, without a range that somebody counts on
+
+    def narrowed(self, complaint: str) -> Example | None:
+        """The example with free sizes kept to the ranges that `torch.export` asks for in `complaint`.
+
+        None where it asks for anything else, such as one fixed size.
+        """
+        asked = complaint.partition(_FIXES)[2].partition("\n\n")[0].split("\n")
+        found = [_RANGE.fullmatch(one.strip()) for one in asked if one.strip()]
+        ranges = {one[1]: _ranged(one) for one in found if one is not None and one[1] in self.free}
+        if not found or len(ranges) < len(found):
+            return None
+        shapes = pytree.tree_map(
+            lambda one: ranges.get(getattr(one, "__name__", ""), one), self.dynamic_shapes
+        )
+        return replace(self, dynamic_shapes=shapes)
 
 
 def prepare_example(
     module: torch.nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any], dynamic_shapes: Any
 ) -> Example:
     """Arguments of a call, and their dynamic shapes by parameter with names turned into `torch.export.Dim`s.
+
+    A name may have a bound: "sequence <= 512".
 
     Tensors are replaced by aliases, or, where a dynamic size is below 2, by larger ones (of zeros: a trace
     looks at no values). Raises `OptionError` that lists everything wrong with arguments and shapes.
@@ -45,7 +67,7 @@ def prepare_example(
     names = tuple(_names(reader.sizes.get(id(leaf), {})) for leaf in pytree.tree_leaves((args, kwargs)))
     larger = {leaf: _enlarged(leaf, reader.sizes[id(leaf)]) for leaf in reader.tensors}
     args, kwargs = pytree.tree_map_only(torch.Tensor, lambda one: larger.get(one, one), (args, kwargs))
-    return Example(args, kwargs, shapes, names)
+    return Example(args, kwargs, shapes, names, frozenset(reader.free))
 
 
 class ShapeReader:
@@ -55,7 +77,7 @@ class ShapeReader:
         self.problems: list[str] = []
         self.sizes: dict[int, Sizes] = {}  # by the id of a tensor
         self.tensors: list[torch.Tensor] = []  # those with dynamic sizes
-        self._dims: dict[str, Any] = {}
+        self.free: dict[str, Any] = {}  # names given as text, and the `Dim` made for each
         self._examples: dict[str, dict[str, int]] = {}  # name of a size → place → size
 
     def read_all(self, parameters: Mapping[str, Any], shapes: Any) -> dict[str, Any] | None:
@@ -123,15 +145,19 @@ class ShapeReader:
         return sizes
 
     def _size(self, size: Any, example: int, place: str) -> Any:
-        name = size if isinstance(size, str) else getattr(size, "__name__", None)
-        if isinstance(size, str) and not size.isidentifier():
-            self.problems.append(
-                f"{place}: {size!r} is no name for a size: use letters, digits and underscores"
-            )
-            return None
-        if name is not None:
+        if isinstance(size, str):
+            size = self._free_size(size, place)
+        if (name := getattr(size, "__name__", None)) is not None:
             self._examples.setdefault(name, {})[place] = example
-        return self._dims.setdefault(size, Dim(size)) if isinstance(size, str) else size
+        return size
+
+    def _free_size(self, text: str, place: str) -> Any:
+        found = _NAMED.fullmatch(text)
+        if found is None or not found[1].isidentifier():
+            self.problems.append(f'{place}: {text!r} is no size: give a name, or "name <= largest"')
+            return None
+        name, largest = found.groups()
+        return self.free.setdefault(name, Dim(name, max=int(largest) if largest else None))
 
 
 def _parameters(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,3 +184,8 @@ def _enlarged(value: torch.Tensor, sizes: Sizes) -> torch.Tensor:
         max(size, SMALLEST_EXAMPLE) if axis in dynamic else size for axis, size in enumerate(value.shape)
     ]
     return value if shape == list(value.shape) else value.new_zeros(shape)
+
+
+def _ranged(found: re.Match[str]) -> Any:
+    name, smallest, largest = found.groups()
+    return Dim(name, min=int(smallest or 0), max=int(largest) if largest else None)
