@@ -10,20 +10,14 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.attention.components import Components
 from intaglio.kernels.attention.heads import BLOCK, Heads
 from intaglio.kernels.attention.preparation import Preparation
-from intaglio.kernels.attention.scores import first_visible, masked, out_of_sight
-from intaglio.kernels.attention.softmax import OnlineSoftmax
+from intaglio.kernels.attention.products import Products, QueryState
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
@@ -60,14 +54,13 @@ class _Writer:
 
     def __init__(self, heads: Heads, frame: KernelFrame, instructions: Instructions) -> None:
         self.heads, self.frame = heads, frame
-        self.sums = instructions.registers // 2  # accumulators at a time
         self.preparation = Preparation(heads, frame)
         self.row = frame.worker if heads.own else tir.int32(0)
         shape = (frame.workers, heads.heads)
         self.partial = frame.buffer("partial", (*shape, heads.head_dim), "float32")
         self.statistics = frame.buffer("statistics", (*shape, 2), "float32")
-        self.first_position = tir.bind(first_visible(heads, frame.position))
-        start = tirx.floordiv(self.first_position, tir.int32(LANES))
+        self.products = Products(self.preparation, frame.position, instructions.registers // 2)
+        start = tirx.floordiv(self.products.first_position, tir.int32(LANES))
         blocks = tir.bind(tirx.floordiv(frame.position + tir.int32(LANES), tir.int32(LANES)))
         share = tir.bind(tirx.floordiv(blocks - start + frame.workers - tir.int32(1), frame.workers))
         self.blocks = blocks
@@ -85,7 +78,7 @@ class _Writer:
         head = tir.bind(kv_head * tir.int32(self.heads.repeat) + tir.int32(first))
         # One head's softmax hides behind the next block's scores, which larger blocks would keep too far off.
         together = 1 if width == 1 else BLOCK // LANES
-        state = [_State(self.heads, together * LANES) for _ in range(width)]
+        state = [QueryState(self.heads, together * LANES) for _ in range(width)]
         for row, one in enumerate(state):
             position = self.frame.position
             self.preparation.query(self.row, head + tir.int32(row), position, one.keep_query)
@@ -96,117 +89,17 @@ class _Writer:
             done = tir.bind(step * tir.int32(together))
             block = tir.bind(self.first_block + done)
             blocks = tir.bind(tirx.Min(tir.int32(together), self.block_count - done))
-            for group in _groups(state, self.sums):
-                self.scores(group, kv_head, block, blocks)
+            self.products.scores(state, kv_head, block, blocks)
             for one in state:
                 one.softmax.update()
-            self.accumulate(state, kv_head, tir.bind(block * tir.int32(LANES)), blocks)
+            self.products.accumulate(state, kv_head, tir.bind(block * tir.int32(LANES)), blocks)
         for row, one in enumerate(state):
             self.write(head + tir.int32(row), one)
 
-    def scores(self, group: list[_State], kv_head: Expression, first: Expression, blocks: Expression) -> None:
-        """Scores of some blocks of 16 positions for each head, masked."""
-        for state in group:
-            state.softmax.hide()
-        with T.serial(blocks) as step:
-            block = tir.bind(first + step)
-            position = block * tir.int32(LANES)
-            for state, score in zip(group, self.products(group, kv_head, block), strict=True):
-                score = masked(self.heads, score, position, self.frame.position)
-                tir.store(state.softmax.weights, [step * tir.int32(LANES)], score)
-
-    def products(self, group: list[_State], kv_head: Expression, block: Expression) -> list[Expression]:
-        """Products of each query with a block's 16 keys."""
-        unroll = 4 if self.heads.head_dim % 4 == 0 else 2
-        # Several chains hide the latency of the multiply-add.
-        chains = min(unroll, 4 if len(group) == 1 else 2 if 2 * len(group) <= self.sums else 1)
-        sums = [[tir.local((LANES,)) for _ in range(chains)] for _ in group]
-        for one in itertools.chain.from_iterable(sums):
-            tir.store(one, [0], tir.zeros())
-        for part, length in group[0].query.lengths:
-            with T.serial(length // unroll) as outer:
-                for inner in range(unroll):
-                    at = tir.bind(outer * tir.int32(unroll) + tir.int32(inner))
-                    component = at + tir.int32(part * group[0].query.part)
-                    key = tir.bind(tir.load(self.preparation.keys, [kv_head, block, component, 0]))
-                    for state, row in zip(group, sums, strict=True):
-                        one, factor = row[inner % chains], tir.spread(state.query.parts[part][at])
-                        tir.store(one, [0], tir.fused_multiply_add(key, factor, tir.load(one, [0])))
-        return [functools.reduce(operator.add, (tir.load(one, [0]) for one in row)) for row in sums]
-
-    def accumulate(
-        self, state: list[_State], kv_head: Expression, first: Expression, blocks: Expression
-    ) -> None:
-        """Shrink the outputs and add the blocks' weighted values; rows out of sight are never read."""
-        end = tirx.Min(blocks * tir.int32(LANES), self.frame.position + tir.int32(1) - first)
-        skipped = tir.bind(out_of_sight(self.heads, self.first_position, first))
-        count = tir.bind(end - skipped)
-        vectors = self.heads.vectors
-        whole = len(state) * vectors <= self.sums
-        rows = len(state) if whole or vectors == 1 else max(1, self.sums // 2)
-        for group in _groups(state, rows):
-            step = max(1, self.sums // len(group))
-            for vector in range(0, vectors, step):
-                some = range(vector, min(vector + step, vectors))
-                self.slice(group, some, kv_head, first, skipped, count)
-
-    def slice(
-        self,
-        group: list[_State],
-        vectors: range,
-        kv_head: Expression,
-        first: Expression,
-        skipped: Expression,
-        count: Expression,
-    ) -> None:
-        """Some vectors of some heads' outputs."""
-        lanes = self.heads.lanes
-        sums = [[tir.local((lanes,)) for _ in vectors] for _ in group]
-        for state, row in zip(group, sums, strict=True):
-            for vector, one in zip(vectors, row, strict=True):
-                shrunk = state.output.load(vector * lanes) * tir.spread(state.softmax.shrink[0], lanes)
-                tir.store(one, [0], shrunk)
-        with T.serial(count) as step:
-            position = skipped + step
-            for slot, vector in enumerate(vectors):
-                at = [kv_head, first + position, vector * lanes]
-                value = tir.bind(tir.load(self.preparation.values, at, lanes))
-                for state, row in zip(group, sums, strict=True):
-                    factor = tir.spread(state.softmax.weights[position], lanes)
-                    running = tir.load(row[slot], [0], lanes)
-                    tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
-        for state, row in zip(group, sums, strict=True):
-            for vector, one in zip(vectors, row, strict=True):
-                state.output.store(vector * lanes, tir.load(one, [0], lanes))
-
-    def write(self, head: Expression, state: _State) -> None:
+    def write(self, head: Expression, state: QueryState) -> None:
         """Leave one head's part for `CombineAttention`."""
         at = [self.frame.worker, head]
         tir.store(self.statistics, [*at, 0], state.softmax.largest[0])
         tir.store(self.statistics, [*at, 1], state.softmax.sum())
         for first in range(0, self.heads.head_dim, self.heads.lanes):
             tir.store(self.partial, [*at, first], state.output.load(first))
-
-
-class _State:
-    """What one query head carries from block to block."""
-
-    def __init__(self, heads: Heads, positions: int) -> None:
-        self.query, self.output = Components(heads), Components(heads)
-        self.softmax = OnlineSoftmax(positions)
-
-    def keep_query(self, first: int, vector: Expression, _lanes: int) -> None:
-        """The sink of `Preparation.query`."""
-        self.query.store(first, vector)
-
-    def clear(self) -> None:
-        """Before the first block."""
-        self.softmax.clear()
-        self.output.clear()
-
-
-def _groups(state: list[_State], size: int) -> Iterator[list[_State]]:
-    """Consecutive heads, at most `size` at a time, in groups of nearly equal size."""
-    groups = -(-len(state) // size)
-    for index in range(groups):
-        yield state[len(state) * index // groups : len(state) * (index + 1) // groups]

@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.elementary import hyperbolic_tangent
 from intaglio.kernels.tir import LANES, Expression, tirx
 
 LOWEST = -1e30  # a score that no position has; −∞ would give NaN in differences
-
-# tanh x = x · P(x²) / Q(x²) for |x| ≤ 8, by weighted least squares: relative error 7e-9, 4e-7 in float32.
-_NUMERATOR = (0.9999999936, 0.1344451351, 3.5716163359e-3, 2.1894959851e-5, 1.52308305e-8)
-_DENOMINATOR = (1.0, 0.4677784085, 2.61645129304e-2, 3.411321786869e-4, 8.522615027e-7)
-
-
-def hyperbolic_tangent(value: Expression) -> Expression:
-    """Tanh of a float32 vector, to 4e-7 relative; tanh 8 is 1 in float32."""
-    limit = tir.spread(tir.float32(8.0))
-    x = tir.bind(tirx.Max(tirx.Min(value, limit), tir.zeros() - limit))
-    square = tir.bind(x * x)
-    return x * _polynomial(square, _NUMERATOR) / _polynomial(square, _DENOMINATOR)
-
-
-def _polynomial(x: Expression, coefficients: tuple[float, ...]) -> Expression:
-    result = tir.spread(tir.float32(coefficients[-1]))
-    for coefficient in reversed(coefficients[:-1]):
-        result = tir.fused_multiply_add(result, x, tir.spread(tir.float32(coefficient)))
-    return result
 
 
 def masked(heads: Heads, scores: Expression, first: Expression, position: Expression) -> Expression:

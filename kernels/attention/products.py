@@ -1,0 +1,144 @@
+"""The two products of decoding over some blocks of 16 positions: scores, and weighted values.
+
+Heads that share a key go together, in groups whose sums fit the registers; from the second group on, keys and
+values lie in the first-level cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Iterator
+
+from tvm.tirx.script.builder import ir as T
+
+from intaglio.kernels import tir
+from intaglio.kernels.attention.components import Components
+from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.attention.preparation import Preparation
+from intaglio.kernels.attention.scores import first_visible, masked, out_of_sight
+from intaglio.kernels.attention.softmax import OnlineSoftmax
+from intaglio.kernels.tir import LANES, Expression, tirx
+
+
+class QueryState:
+    """What one query head carries from block to block."""
+
+    def __init__(self, heads: Heads, positions: int) -> None:
+        self.query, self.output = Components(heads), Components(heads)
+        self.softmax = OnlineSoftmax(positions)
+
+    def keep_query(self, first: int, vector: Expression, _lanes: int) -> None:
+        """The sink of `Preparation.query`."""
+        self.query.store(first, vector)
+
+    def clear(self) -> None:
+        """Before the first block."""
+        self.softmax.clear()
+        self.output.clear()
+
+
+class Products:
+    """What the products read besides the queries' states.
+
+    Args:
+        preparation: views of the cache.
+        position: of the token.
+        sums: accumulators of 16 lanes at a time.
+    """
+
+    def __init__(self, preparation: Preparation, position: Expression, sums: int) -> None:
+        self.heads, self.preparation = preparation.heads, preparation
+        self.position, self.sums = position, sums
+        self.first_position = tir.bind(first_visible(self.heads, position))
+
+    def scores(
+        self, state: list[QueryState], kv_head: Expression, first: Expression, blocks: Expression
+    ) -> None:
+        """Scores of `blocks` blocks from block `first` on, masked, into the weights of each head."""
+        for group in _groups(state, self.sums):
+            self._scores(group, kv_head, first, blocks)
+
+    def _scores(
+        self, group: list[QueryState], kv_head: Expression, first: Expression, blocks: Expression
+    ) -> None:
+        for state in group:
+            state.softmax.hide()
+        with T.serial(blocks) as step:
+            block = tir.bind(first + step)
+            position = block * tir.int32(LANES)
+            for state, score in zip(group, self._products(group, kv_head, block), strict=True):
+                score = masked(self.heads, score, position, self.position)
+                tir.store(state.softmax.weights, [step * tir.int32(LANES)], score)
+
+    def _products(self, group: list[QueryState], kv_head: Expression, block: Expression) -> list[Expression]:
+        """Products of each query with a block's 16 keys."""
+        unroll = 4 if self.heads.head_dim % 4 == 0 else 2
+        # Several chains hide the latency of the multiply-add.
+        chains = min(unroll, 4 if len(group) == 1 else 2 if 2 * len(group) <= self.sums else 1)
+        sums = [[tir.local((LANES,)) for _ in range(chains)] for _ in group]
+        for one in itertools.chain.from_iterable(sums):
+            tir.store(one, [0], tir.zeros())
+        for part, length in group[0].query.lengths:
+            with T.serial(length // unroll) as outer:
+                for inner in range(unroll):
+                    at = tir.bind(outer * tir.int32(unroll) + tir.int32(inner))
+                    component = at + tir.int32(part * group[0].query.part)
+                    key = tir.bind(tir.load(self.preparation.keys, [kv_head, block, component, 0]))
+                    for state, row in zip(group, sums, strict=True):
+                        one, factor = row[inner % chains], tir.spread(state.query.parts[part][at])
+                        tir.store(one, [0], tir.fused_multiply_add(key, factor, tir.load(one, [0])))
+        return [functools.reduce(operator.add, (tir.load(one, [0]) for one in row)) for row in sums]
+
+    def accumulate(
+        self, state: list[QueryState], kv_head: Expression, first: Expression, blocks: Expression
+    ) -> None:
+        """Shrink the outputs; add weighted values from position `first` on, never reading those out of sight."""
+        end = tirx.Min(blocks * tir.int32(LANES), self.position + tir.int32(1) - first)
+        skipped = tir.bind(out_of_sight(self.heads, self.first_position, first))
+        count = tir.bind(end - skipped)
+        vectors = self.heads.vectors
+        whole = len(state) * vectors <= self.sums
+        rows = len(state) if whole or vectors == 1 else max(1, self.sums // 2)
+        for group in _groups(state, rows):
+            step = max(1, self.sums // len(group))
+            for vector in range(0, vectors, step):
+                some = range(vector, min(vector + step, vectors))
+                self._slice(group, some, kv_head, first, skipped, count)
+
+    def _slice(
+        self,
+        group: list[QueryState],
+        vectors: range,
+        kv_head: Expression,
+        first: Expression,
+        skipped: Expression,
+        count: Expression,
+    ) -> None:
+        """Some vectors of some heads' outputs."""
+        lanes = self.heads.lanes
+        sums = [[tir.local((lanes,)) for _ in vectors] for _ in group]
+        for state, row in zip(group, sums, strict=True):
+            for vector, one in zip(vectors, row, strict=True):
+                shrunk = state.output.load(vector * lanes) * tir.spread(state.softmax.shrink[0], lanes)
+                tir.store(one, [0], shrunk)
+        with T.serial(count) as step:
+            position = skipped + step
+            for slot, vector in enumerate(vectors):
+                at = [kv_head, first + position, vector * lanes]
+                value = tir.bind(tir.load(self.preparation.values, at, lanes))
+                for state, row in zip(group, sums, strict=True):
+                    factor = tir.spread(state.softmax.weights[position], lanes)
+                    running = tir.load(row[slot], [0], lanes)
+                    tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
+        for state, row in zip(group, sums, strict=True):
+            for vector, one in zip(vectors, row, strict=True):
+                state.output.store(vector * lanes, tir.load(one, [0], lanes))
+
+
+def _groups(state: list[QueryState], size: int) -> Iterator[list[QueryState]]:
+    """Consecutive heads, at most `size` at a time, in groups of nearly equal size."""
+    groups = -(-len(state) // size)
+    for index in range(groups):
+        yield state[len(state) * index // groups : len(state) * (index + 1) // groups]
