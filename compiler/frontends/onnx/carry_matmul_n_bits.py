@@ -78,7 +78,7 @@ def _hindrance(node: ir.Node) -> str | None:
         return f"accuracy_level {level} rounds activations"
     if bits not in _BITS:
         return f"codes have {bits} bits"
-    if columns % block:
+    if block < 1 or columns % block:
         return f"K = {columns} is no multiple of block_size {block}"
     if scales is None or scales.dtype != ir.DataType.FLOAT:
         return f"scales are {scales.dtype if scales else None}, not float32"

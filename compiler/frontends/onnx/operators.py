@@ -107,12 +107,13 @@ def _attribute_misfits(node: onnx.NodeProto, schema: Any, *, strict: bool) -> It
     names = {one.name for one in node.attribute}
     required = [name for name, one in schema.attributes.items() if one.required]
     yield from (f"lacks attribute {name!r}" for name in required if name not in names)
-    for one in node.attribute if strict else ():
+    for one in node.attribute:
         declared = schema.attributes.get(one.name)
-        if declared is None:
+        kind = None if declared is None else declared.type.name
+        if kind is None and strict:
             yield f"has attribute {one.name!r}, which the op does not"
-        elif declared.type.value != one.type:
-            yield f"has attribute {one.name!r} of type {_type_name(one.type)}; it is {declared.type.name}"
+        elif kind in onnx.AttributeProto.AttributeType.keys() and kind != _type_name(one.type):
+            yield f"has attribute {one.name!r} of type {_type_name(one.type)}; it is {kind}"
 
 
 def _type_name(number: int) -> str:

@@ -9,6 +9,7 @@ from intaglio.compiler.frontends.onnx.operators import check_operators
 from intaglio.compiler.frontends.onnx.problems import Problems
 from intaglio.compiler.frontends.onnx.structure import structure_problems
 from intaglio.compiler.frontends.onnx.tensors import PlaceCheck, check_tensors
+from intaglio.compiler.frontends.onnx.text import text_problems
 
 
 def validate(model: onnx.ModelProto, *, name: str, place: PlaceCheck) -> None:
@@ -19,6 +20,8 @@ def validate(model: onnx.ModelProto, *, name: str, place: PlaceCheck) -> None:
     `UnsupportedModelError` for unknown ops and opsets, strings, and inputs or outputs that are no tensors.
     """
     problems = Problems(name)
+    problems.add(broken=text_problems(model))
+    problems.raise_any()  # nothing else can be looked at
     if not model.HasField("graph"):
         problems.add(broken=["it holds no graph: this is no ONNX model, or only a part of one"])
         problems.raise_any()
