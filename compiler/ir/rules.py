@@ -82,7 +82,9 @@ def names_are_unique(model: ir.Model) -> Iterator[str]:
     """Within a body, values and nodes have names of their own."""
     for body in bodies(model):
         values = list(dict.fromkeys([*body.content.inputs, *body.given()]))
-        values += [value for node in body.content for value in node.outputs]
+        made = (value for node in body.content for value in node.outputs)
+        # An output without a name is one that its node leaves out.
+        values += [value for value in made if value.name or value.uses() or value in body.content.outputs]
         kinds = (("value", [one.name for one in values]), ("node", [one.name for one in body.content]))
         for kind, names in kinds:
             yield from (

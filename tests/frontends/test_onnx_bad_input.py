@@ -107,8 +107,8 @@ def test_functions_must_end_and_know_their_attributes() -> None:
 
 def test_types_that_do_not_fit_are_found() -> None:
     model = parsed("i = Cast<to=7>(x) y = Add(x, i)")
-    fails(model, "wrong type", "Add")
-    fails(parsed("i = Cast<to=7>(x) y = Sin(i)"), "wrong type", "Sin", "int64")
+    fails(model, "do not fit together", "Add")
+    fails(parsed("i = Cast<to=7>(x) y = Sin(i)"), "do not fit together", "Sin", "int64")
 
 
 def test_strings_sequences_and_sparse_tensors_are_refused_by_name() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
-from onnx.shape_inference import InferenceError
 
 from intaglio.compiler.errors import ModelFileError
 from intaglio.compiler.frontends.onnx.loading import without_weights
@@ -18,9 +17,11 @@ def infer(model: ir.Model, *, name: str) -> None:
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(without_weights(model), check_type=True, data_prop=True)
-    except InferenceError as error:
+    except (
+        Exception
+    ) as error:  # InferenceError for types that do not fit, others for numbers without a meaning
         raise ModelFileError(
-            f"onnx: {name} has a value of the wrong type: {error}; export it again."
+            f"onnx: the types in {name} do not fit together: {_innermost(error)}; export it again."
         ) from error
     found = ir.serde.deserialize_model(inferred)
     for graph, other in zip(model.graphs(), found.graphs(), strict=True):
@@ -42,3 +43,7 @@ def _fill(value: ir.Value, other: ir.Value) -> None:
     for axis, (size, better) in enumerate(zip(value.shape, other.shape, strict=True)):
         if not isinstance(size, int) and size.value is None and isinstance(better, int):
             value.shape[axis] = better
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _innermost(error.__cause__)

@@ -17,6 +17,7 @@ OLDEST_OPSET = 11
 RUNTIME_OPS_IN_STANDARD = ("LayerNormalization", "SimplifiedLayerNormalization")
 # Marked as dropped by the opset that replaced their definition; the old one is converted to the new one.
 REDEFINED = ("GroupNormalization",)
+_TYPES = frozenset(onnx.AttributeProto.AttributeType.keys())
 
 Kinds = Mapping[tuple[str, str], Any]
 
@@ -112,7 +113,7 @@ def _attribute_misfits(node: onnx.NodeProto, schema: Any, *, strict: bool) -> It
         kind = None if declared is None else declared.type.name
         if kind is None and strict:
             yield f"has attribute {one.name!r}, which the op does not"
-        elif kind in onnx.AttributeProto.AttributeType.keys() and kind != _type_name(one.type):
+        elif kind in _TYPES and kind != _type_name(one.type):
             yield f"has attribute {one.name!r} of type {_type_name(one.type)}; it is {kind}"
 
 
