@@ -58,8 +58,7 @@ def class_of(folder: FolderConfig) -> Any:
     """
     for name in folder.architectures:
         found = getattr(transformers, name, None)
-        fits = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
-        if fits and isinstance(folder.config, found.config_class or ()):
+        if _fits(found, folder.config):
             return found
     if folder.architectures or type(folder.config) not in MODEL_MAPPING:
         named = ", ".join(folder.architectures) or "none"
@@ -68,6 +67,11 @@ def class_of(folder: FolderConfig) -> Any:
             [f"its architectures ({named}) are no models of {type(folder.config).__name__} in transformers"],
         )
     return MODEL_MAPPING[type(folder.config)]
+
+
+def _fits(found: Any, config: Any) -> bool:
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    return is_model and isinstance(config, getattr(found, "config_class", None) or ())
 
 
 def part_of(model: Any, padded: bool) -> Part:

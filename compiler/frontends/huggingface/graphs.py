@@ -29,6 +29,7 @@ from intaglio.compiler.frontends.huggingface.naming import attach_weights, forge
 from intaglio.compiler.frontends.huggingface.parameters import parameters_for
 from intaglio.compiler.frontends.huggingface.scopes import module_path
 from intaglio.compiler.frontends.huggingface.substitutes import substitute
+from intaglio.compiler.frontends.huggingface.torch_operators import define_operators
 from intaglio.compiler.frontends.huggingface.translations import translations
 from intaglio.compiler.frontends.torch_module.capture import capture
 from intaglio.compiler.frontends.torch_module.export import translate
@@ -53,6 +54,7 @@ def trace_graph(
     if options.padding and decoder_class is None:
         raise UnsupportedModelError(f"trace: {folder.folder} is no causal language model: leave out padding.")
     model_class = decoder_class or class_of(folder)
+    define_operators()
     with graph_attention(longest_sequence(folder.config) or LONGEST) as attention:
         try:
             traced = _traced(model_class, folder.config, checkpoint, attention, options.padding)
@@ -141,8 +143,9 @@ def _wanted(result: Any) -> dict[str, str]:
 
 
 def _rules() -> Mapping[Callable[..., Any], Callable[..., Any]]:
-    linear = torch.ops.aten.linear.default
-    return {**attention_translations(), linear: translations()[linear]}
+    # The rule of decoders for `split` counts on axes of known length.
+    of_decoders = {rule: one for rule, one in translations().items() if rule is not torch.ops.aten.split.Tensor}
+    return {**of_decoders, **attention_translations()}
 
 
 def _expected(graph: ir.Graph, module: torch.nn.Module) -> Expected:
