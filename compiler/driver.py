@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from intaglio.backends.onnxruntime import RegionSession
+    from intaglio.backends.tvm import Program
     from intaglio.compiler.plan import Plan
 
 
@@ -134,8 +136,23 @@ def open_artifact(
     from intaglio.compiler.compiled_decoder import CompiledDecoder
 
     program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
-    session = NativeSession(program, weights=folder / WEIGHTS, library=folder / LIBRARY, threads=threads)
+    session = NativeSession(
+        program,
+        weights=folder / WEIGHTS,
+        library=folder / LIBRARY,
+        threads=threads,
+        regions=_opened_regions(folder, program, threads),
+    )
     return CompiledDecoder(folder, manifest, program, session, threads, holder)
+
+
+def _opened_regions(folder: Path, program: Program, threads: int) -> list[RegionSession]:
+    """The parts of a decoder that onnxruntime runs."""
+    if not program.foreign:
+        return []
+    from intaglio.backends.onnxruntime import RegionSession
+
+    return [RegionSession(folder / one.file, threads=threads) for one in program.foreign]
 
 
 def _opened_graph(

@@ -8,6 +8,7 @@ WHOLE_REASON = (
     "graphs run whole in onnxruntime, since handing tensors over around single layers costs more than "
     "it saves"
 )
+CONSTANT = "Constant"
 # What Intaglio's kernels compute in language models.
 KERNELS = frozenset(
     {
@@ -32,5 +33,7 @@ def operator_fact(manifest: Manifest, name: str) -> str:
     operator = manifest.operators.get(name)
     if operator is None:
         return ""
+    if operator == CONSTANT:
+        return "a constant, kept in onnxruntime"
     reason = WHOLE_REASON if operator in KERNELS else f"Intaglio has no kernel for {operator}"
     return f"operator {operator}, run by onnxruntime: {reason}"

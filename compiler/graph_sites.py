@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from intaglio.backends.onnxruntime import product_forms
+from intaglio.compiler.explain_graph import CONSTANT
 from intaglio.compiler.graph_ports import GraphPort, GraphPorts
 from intaglio.compiler.plan import Plan
 from intaglio.passes.linears import Linear, find_linears
@@ -47,7 +48,7 @@ def _region(name: str, model: ir.Model, ports: GraphPorts, other_bytes: int) -> 
         "site": name,
         "kind": "region",
         "backend": BACKEND,
-        "nodes": sum(1 for _ in _nodes(model)),
+        "nodes": sum(one.op_type != CONSTANT for one in _nodes(model)),
         "inputs": _handed_over(ports.inputs),
         "outputs": _handed_over(ports.outputs),
         "crossings": 2,  # in and out, once per call

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from intaglio.backends.onnxruntime import write_region
 from intaglio.backends.tvm import build_library
 from intaglio.backends.tvm.lower import Lowered, Site, lower
 from intaglio.compiler.account import Account
@@ -62,12 +63,16 @@ def build_decoder(
 
     with step.phase("weights"), disk_errors("compile", folder):
         lowered.write_weights(folder / WEIGHTS)
+        for region, file in zip(lowered.foreign, lowered.program.foreign, strict=True):
+            write_region(region.model, folder, Path(file.file).stem)
         (folder / PROGRAM).write_text(lowered.program.to_json(), encoding="utf-8")
         (folder / TOKENIZER).write_text(tokenizer_json(traced), encoding="utf-8")
 
     with step.phase("code"):
         build_library(lowered.program, settings.target, folder / LIBRARY)
 
+    # Nodes that no function holds, and that are no index arithmetic either, are sites of their own.
+    nodes |= {one.site: one.site for one in lowered.sites if nodes.get(one.site) == ""}
     manifest = _manifest(settings, traced, architecture, lowered, (normalized, treated, fused))
     return dataclasses.replace(manifest, context=context, nodes=nodes)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from intaglio.compiler.artifact import Manifest
-from intaglio.compiler.explain_graph import WHOLE_REASON
+from intaglio.compiler.explain_graph import CONSTANT, WHOLE_REASON
 from intaglio.compiler.report import Measure, Report, SiteReport
 
 SHOWN = 8  # operators in a line
@@ -55,6 +55,7 @@ def make_report(
 ) -> GraphReport:
     """Put everything together; `size` is the artefact's, in bytes."""
     sites = tuple(SiteReport(str(one["site"]), one, int(one["bytes"]), None) for one in manifest.sites)
+    computing = [one for one in manifest.operators.values() if one != CONSTANT]
     return GraphReport(
         source=dataclasses.asdict(manifest.source),
         target=manifest.target,
@@ -66,7 +67,7 @@ def make_report(
         account=manifest.account,
         inputs=inputs,
         outputs=outputs,
-        operators=dict(Counter(manifest.operators.values()).most_common()),
+        operators=dict(Counter(computing).most_common()),
         reason=WHOLE_REASON,
     )
 

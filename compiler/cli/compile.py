@@ -86,20 +86,26 @@ def _compile(options: argparse.Namespace) -> int:
 def summary(compiled: CompiledModel) -> dict[str, Any]:
     """What `compile --json` prints of a compiled model."""
     manifest = compiled.manifest
-    tokens = {"bytes_per_token": compiled.program.bytes_per_token, "context": manifest.context}
-    own = tokens if manifest.kind == "decoder" else {"ports": manifest.ports}
     return {
         "kind": manifest.kind,
         "seconds": sum(manifest.seconds.values()),
         "phases": manifest.seconds,
         "artifact_bytes": compiled.artifact_bytes,
         "peak_memory_bytes": manifest.peak_memory_bytes,
-        **own,
+        **_own(compiled),
         "plan": manifest.plan,
         "target": manifest.target["name"],
         "sites": list(manifest.sites),
         "declined": [dataclasses.asdict(one) for one in manifest.account.declined],
     }
+
+
+def _own(compiled: CompiledModel) -> dict[str, Any]:
+    """What there is to say of one kind of model only."""
+    manifest = compiled.manifest
+    if manifest.kind == "graph":
+        return {"ports": manifest.ports}
+    return {"bytes_per_token": compiled.program.bytes_per_token, "context": manifest.context}
 
 
 def _text(values: dict[str, Any]) -> str:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
 import intaglio
 from intaglio.compiler.cli import main
+from intaglio.compiler.compiled_graph import CompiledGraph
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import ContextLengthError
+from intaglio.compiler.ir import GraphBuilder
 from intaglio.cost_models import Target
 
 END = 256
@@ -118,6 +121,54 @@ def artifact(tiny_gguf: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def compiled(artifact: Artifact) -> Iterator[CompiledModel]:
     with intaglio.load(artifact.folder, threads=1) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def make_net() -> Callable[..., ir.Model]:
+    """`make_net(dtype, width)`: a lookup added to `x`, then three linear layers `layers.{i}.dense`.
+
+    Inputs `x` `[batch, 64]` and `ids` `[batch]`; outputs `y` `[batch, 33]` and `hidden` `[batch, 160]`.
+    """
+
+    def make(dtype: Any = np.float32, width: int = 160) -> ir.Model:
+        random, kind = np.random.default_rng(0), ir.DataType.from_numpy(np.dtype(dtype))
+        builder = GraphBuilder("net")
+        x = builder.input("x", kind, ["batch", 64])
+        ids = builder.input("ids", ir.DataType.INT64, ["batch"])
+        table = builder.initializer("table", random.standard_normal((50, 64)).astype(dtype))
+        value = builder.node("Add", [x, builder.node("Gather", [table, ids], name="lookup")], name="sum")
+        for index, (rows, columns) in enumerate(((width, 64), (width, width), (33, width))):
+            weight = random.standard_normal((rows, columns)) / np.sqrt(columns)
+            stored = builder.initializer(f"layers.{index}.dense.weight", weight.astype(dtype))
+            transposed = builder.node("Transpose", [stored], {"perm": [1, 0]})
+            name, shape = f"layers.{index}.dense", ["batch", rows]
+            value = builder.node("MatMul", [value, transposed], name=name, dtype=kind, shape=shape)
+            if index < 2:
+                value = builder.node("Relu", [value], name=f"layers.{index}.relu", dtype=kind, shape=shape)
+            if index == 1:
+                hidden = value
+        value.name, hidden.name = "y", "hidden"
+        builder.output(value)
+        builder.output(hidden)
+        return builder.model()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def net_folder(make_net: Callable[..., ir.Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled `make_net()`, int8; compiled from a file."""
+    folder = tmp_path_factory.mktemp("graph")
+    ir.save(make_net(), folder / "net.onnx")
+    with intaglio.compile(folder / "net.onnx", plan="int8-g32", threads=1) as compiled:
+        return compiled.save(folder / "compiled")
+
+
+@pytest.fixture
+def net(net_folder: Path) -> Iterator[CompiledGraph]:
+    with intaglio.load(net_folder, threads=1) as model:
+        assert isinstance(model, CompiledGraph)
         yield model
 
 
