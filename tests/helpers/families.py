@@ -1,15 +1,13 @@
-"""Tiny configs of the families of causal language models that are compiled, covering every kind of layer each has.
+"""Tiny configs of families of causal language models, covering every kind of layer that each has.
 
-Windows are shorter than the sequences of the tests, heads share keys where the family does, sizes are odd where
-that is possible.
+Windows are shorter than the sequences of the tests, heads share keys where the family does, sizes are odd
+where that is possible.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-
-import transformers
 
 SIZES = {
     "vocab_size": 131,
@@ -78,7 +76,12 @@ def families() -> dict[str, Callable[[], Any]]:
 
 
 def _maker(name: str, **fields: Any) -> Callable[[], Any]:
-    return lambda: getattr(transformers, name)(**fields)
+    def make() -> Any:
+        import transformers  # seconds that collecting tests does without
+
+        return getattr(transformers, name)(**fields)
+
+    return make
 
 
 def _alternating(count: int) -> list[str]:

@@ -136,9 +136,10 @@ class _Decoder:
         except NotStackable:
             return self._exported(self.layers.all_different)
         except UnsupportedModelError as error:
-            if not isinstance(_root(error), LayerIndexUsed):
-                raise
-            return self._exported(self.layers.all_different)
+            if isinstance(_root(error), LayerIndexUsed):
+                return self._exported(self.layers.all_different)
+            message = f"decoder: {type(self.module).__name__} cannot be traced:"
+            raise UnsupportedModelError(message, error.problems) from error
 
     def _exported(self, layers: Layers) -> ir.Model:
         wrapper = Logits(self.module, takes_positions=_takes(self.module, "position_ids")).eval()
