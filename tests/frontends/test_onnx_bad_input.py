@@ -207,6 +207,9 @@ def test_values_without_origin_in_models_in_memory() -> None:
     model.graph.register_initializer(hollow)
     hollow.const_value = None
     fails(model, "'stray', which is not defined", "initialiser 'hollow' has no value")
+    loop = ir.from_onnx_text(f"{HEAD} test (float[n] x) => (y) {{ a = Abs(x) y = Add(a, x) }}")
+    loop.graph[0].replace_input_with(0, loop.graph.outputs[0])
+    fails(loop, "uses 'y', which is not defined before it")
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

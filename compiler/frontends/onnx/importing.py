@@ -33,14 +33,12 @@ def from_file(proto: onnx.ModelProto, folder: Path) -> ir.Model:
     return model
 
 
-def shared_copy(model: ir.Model) -> ir.Model:
-    """A copy of a caller's model whose initialisers share bytes, not names, with the original."""
-    copy = model.clone()
-    for graph in copy.graphs():
+def share_tensors(model: ir.Model) -> None:
+    """Let the initialisers of `model`, copied from a caller's, share bytes with those, but not names."""
+    for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _shared(value.const_value)
-    return copy
 
 
 def tidy(model: ir.Model) -> None:
@@ -107,7 +105,7 @@ def _open_sizes(graph: ir.Graph) -> None:
     """Sizes that exporters write as -1 or `?` are unknown, and two of them need not be equal."""
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     for value in values:
-        if value.shape is not None and not value.shape.frozen:
+        if value.shape is not None:
             value.shape = ir.Shape(_open(one) for one in value.shape)
 
 

@@ -33,16 +33,19 @@ def infer(model: ir.Model, *, name: str) -> None:
 
 def _fill(value: ir.Value, other: ir.Value) -> None:
     value.type = value.type or other.type
-    if other.shape is None:
+    if other.shape is None or value.is_initializer():
         return
     if value.shape is None:
-        value.shape = ir.Shape(one if isinstance(one, int) else None for one in other.shape)
-        return
-    if value.shape.frozen or len(value.shape) != len(other.shape):
-        return
-    for axis, (size, better) in enumerate(zip(value.shape, other.shape, strict=True)):
-        if not isinstance(size, int) and size.value is None and isinstance(better, int):
-            value.shape[axis] = better
+        value.shape = ir.Shape(list(other.shape))
+    elif len(value.shape) == len(other.shape):
+        value.shape = ir.Shape(_better(*sizes) for sizes in zip(value.shape, other.shape, strict=True))
+
+
+def _better(stated: int | ir.SymbolicDim, inferred: int | ir.SymbolicDim) -> int | ir.SymbolicDim | None:
+    """What the model states, unless that is nothing and inference found a number."""
+    if isinstance(stated, int) or stated.value is not None or not isinstance(inferred, int):
+        return stated
+    return inferred
 
 
 def _innermost(error: BaseException) -> BaseException:

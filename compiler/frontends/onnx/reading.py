@@ -10,19 +10,19 @@ import onnx
 import onnx_ir as ir
 
 from intaglio.compiler.errors import ModelFileError
-from intaglio.compiler.frontends.onnx.bodies import ir_bodies
 from intaglio.compiler.frontends.onnx.external import (
     external_files,
     external_problems,
     homeless,
     mapped_problems,
 )
-from intaglio.compiler.frontends.onnx.importing import fix_names, from_file, shared_copy
+from intaglio.compiler.frontends.onnx.importing import fix_names, from_file, share_tensors
 from intaglio.compiler.frontends.onnx.loading import read_proto, without_weights
 from intaglio.compiler.frontends.onnx.problems import Problems
 from intaglio.compiler.frontends.onnx.tensors import stored_tensors
 from intaglio.compiler.frontends.onnx.validation import validate
 from intaglio.compiler.frontends.traced import Source
+from intaglio.compiler.ir.rules import values_are_defined_before_use
 
 
 def read_file(path: Path) -> tuple[ir.Model, Source]:
@@ -39,17 +39,22 @@ def read_model_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Source]:
     """A copy of `proto` that shares its bytes. Raises `ModelFileError` and `UnsupportedModelError`."""
     name = _name("onnx.ModelProto", proto.graph.name)
     validate(proto, name=name, place=homeless)
-    model = shared_copy(ir.serde.deserialize_model(proto))
+    model = ir.serde.deserialize_model(proto)
+    share_tensors(model)
     return model, Source(name, _stored_bytes(model))
 
 
 def read_model(original: ir.Model) -> tuple[ir.Model, Source]:
-    """A copy of `original` that shares its bytes. Raises `ModelFileError` and `UnsupportedModelError`."""
+    """A copy of `original` that shares its bytes. Raises `ModelFileError` and `UnsupportedModelError`.
+
+    Its nodes must stand in an order in which they can run, as copying needs it; files may have any order.
+    """
     name = _name("onnx_ir.Model", original.graph.name)
     problems = Problems(name)
-    problems.add(broken=[*_undefined(original), *_misplaced(original)])
+    problems.add(broken=[*values_are_defined_before_use(original), *_misplaced(original)])
     problems.raise_any()
-    model = shared_copy(original)
+    model = original.clone()
+    share_tensors(model)
     _name_everything(model)
     validate(without_weights(model), name=name, place=lambda *_: ())
     return model, Source(name, _stored_bytes(model))
@@ -71,20 +76,6 @@ def _misplaced(model: ir.Model) -> Iterator[str]:
                 yield f"initialiser {value.name!r} has no value"
             elif isinstance(value.const_value, ir.ExternalTensor):
                 yield from mapped_problems(value.const_value)
-
-
-def _undefined(model: ir.Model) -> Iterator[str]:
-    """Values that nothing defines; in protobuf they have names, here they are objects."""
-    for body in ir_bodies(model):
-        nodes = list(ir.traversal.RecursiveGraphIterator(body))
-        known = {value for node in nodes for value in node.outputs} | set(body.inputs)
-        for graph in (body.graph if isinstance(body, ir.Function) else body, *body.subgraphs()):
-            known |= {*graph.inputs, *graph.initializers.values()}
-        for node in nodes:
-            missing = [value for value in node.inputs if value is not None and value not in known]
-            yield from (
-                f"{node.op_type} {node.name!r} uses {value.name!r}, which is not defined" for value in missing
-            )
 
 
 def _name_everything(model: ir.Model) -> None:
