@@ -7,6 +7,7 @@ of a decoder besides:
 program.json     stage tables, buffers and kernels: all but weights and code
 program.so       the code, for one target
 weights.bin      the packed weights, 64-byte aligned, the same for every target
+region-N.onnx    what onnxruntime runs of it, if anything, with region-N.weights
 
 of a graph besides:
 region.onnx      the graph as onnxruntime runs it

@@ -96,7 +96,10 @@ def original_scorer(path: Path) -> Callable[[list[int]], Logits]:
     from intaglio.backends.reference import ReferenceSession
     from intaglio.compiler.frontends.tracing import trace
 
-    session = ReferenceSession(trace(path).model, keep_constants=True)
+    traced = trace(path)
+    if traced.architecture is None:
+        raise OptionError(f"evaluate: {path} is no language model that generates: give the original.")
+    session = ReferenceSession(traced.model, keep_constants=True)
 
     def score(window: list[int]) -> Logits:
         logits: Logits = (

@@ -47,7 +47,9 @@ class Explanation:
             yield f"  {self.operator}"
         for site in self.sites:
             facts = "; ".join(
-                f"{key.replace('_', ' ')} {fact_text(one)}" for key, one in site.items() if key != "site"
+                f"{key.replace('_', ' ')} {fact_text(one)}"
+                for key, one in site.items()
+                if key != "site" and one not in ("", 0, [], ())
             )
             yield f"  runs in {site['site']}: {facts}"
         for entry in self.applied:

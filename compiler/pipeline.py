@@ -10,7 +10,8 @@ from typing import Any
 
 from intaglio.backends.onnxruntime import write_region
 from intaglio.backends.tvm import build_library
-from intaglio.backends.tvm.lower import Lowered, Site, lower
+from intaglio.backends.tvm.lower import Lowered, lower
+from intaglio.backends.tvm.sites import Site
 from intaglio.compiler.account import Account
 from intaglio.compiler.artifact import LIBRARY, PROGRAM, TOKENIZER, WEIGHTS, Manifest
 from intaglio.compiler.building import source_of, tokenizer_json
