@@ -108,7 +108,7 @@ def supersede(old: ir.Node, new: ir.Node) -> None:
 
 
 def sizes(value: ir.Value | None) -> list[int | str | None] | None:
-    """Sizes and names of sizes of `value`; `None` where its rank is unknown, and for sizes without a name."""
+    """Sizes and names of sizes; `None` where the rank is unknown, and for each size without a name."""
     if value is None or value.shape is None:
         return None
     return [one if isinstance(one, int) else one.value for one in value.shape]

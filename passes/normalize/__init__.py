@@ -5,10 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from intaglio.passes.normalize.clean_up import CleanUp
+from intaglio.passes.normalize.contrib import LowerContrib
 from intaglio.passes.normalize.cut_rotary_tables import CutRotaryTables
 from intaglio.passes.normalize.expected import Expected
 from intaglio.passes.normalize.fold_constants import FoldConstants
 from intaglio.passes.normalize.fold_vectors import FoldVectors
+from intaglio.passes.normalize.infer_shapes import InferShapes
 from intaglio.passes.normalize.last_position_logits import LastPositionLogits
 from intaglio.passes.normalize.lift_rows import LiftRows
 from intaglio.passes.normalize.merge_projections import MergeProjections
@@ -18,6 +20,7 @@ from intaglio.passes.normalize.recognize_gelu import RecognizeGelu
 from intaglio.passes.normalize.recognize_linears import RecognizeLinears
 from intaglio.passes.normalize.recognize_norms import RecognizeNorms
 from intaglio.passes.normalize.recognize_rotary import RecognizeRotary
+from intaglio.passes.normalize.split_heads import SplitHeads
 from intaglio.passes.normalize.split_slices import SplitSlices
 from intaglio.passes.normalize.static_kv_cache import StaticKvCache
 from intaglio.passes.result import Declined, Pass, PassResult, run_passes
@@ -68,15 +71,26 @@ def normalize_graph(model: ir.Model, *, expected: Expected | None = None) -> Pas
 def graph_passes(expected: Expected) -> tuple[Pass, ...]:
     """The passes of `normalize_graph`, in order."""
     return (
+        LowerContrib(),
         *_cleaning(),
         RecognizeNorms(expected=expected.norms),
         RecognizeGelu(),
         RecognizeGated(expected=expected.gated),
         RecognizeRotary(None, expected=expected.rotary_embeddings),
+        SplitHeads(),
         RecognizeAttention(expected=expected.attentions),
+        CleanUp(),
     )
 
 
 def _cleaning() -> tuple[Pass, ...]:
     """What makes the patterns of the other passes fewer."""
-    return (FoldConstants(), CleanUp(), FoldVectors(), SplitSlices(), RecognizeLinears(), LiftRows())
+    return (
+        InferShapes(),
+        FoldConstants(),
+        CleanUp(),
+        FoldVectors(),
+        SplitSlices(),
+        RecognizeLinears(),
+        LiftRows(),
+    )

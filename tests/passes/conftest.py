@@ -27,12 +27,12 @@ torch.set_num_threads(1)
 HEADER = '<ir_version: 13, opset_import: ["" : 25, "intaglio" : 1]> '
 
 
-def parse_graph(text: str, **weights: Any) -> ir.Model:
+def parse_graph(text: str, *, header: str = HEADER, **weights: Any) -> ir.Model:
     """A model from onnx's text form; the text need not declare `weights` (arrays, tensors)."""
     tensors = {
         name: one if isinstance(one, ir.TensorProtocol) else ir.tensor(one) for name, one in weights.items()
     }
-    model = ir.from_onnx_text(HEADER + text)
+    model = ir.from_onnx_text(header + text)
     for value in _undefined(model.graph):
         assert value.name in tensors, f"the text uses {value.name}, which nothing defines"
     _give_values(model.graph, tensors)

@@ -144,7 +144,6 @@ def test_weights_are_inputs_and_shapes_belong_to_the_body(tiny_decoder: Callable
 def test_unmerged_projections_each_get_the_norm(tiny_decoder: Callable[..., Any]) -> None:
     """Without merging, three projections read one norm: it is copied, and the numbers stay."""
     from intaglio.passes.normalize.recognize_gated import RecognizeGated
-
     from intaglio.passes.normalize.static_kv_cache import StaticKvCache
 
     decoder = tiny_decoder(quantization="Q4_1")

@@ -1,4 +1,4 @@
-"""Attention spelled out, repeated heads and masks: what is recognised, and what is said of the rest."""
+"""Attention spelled out, over repeated heads: what is recognised, and what is said of the rest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from intaglio.passes.normalize.infer_shapes import InferShapes
 from intaglio.passes.normalize.recognize_attention import RecognizeAttention
 
 HEADS, KV_HEADS, LENGTH, SIZE = 4, 2, 5, 8
@@ -80,6 +81,7 @@ def test_spelled_out_attention_becomes_grouped(
     changed: dict[str, Any],
 ) -> None:
     model = parse(graph(body), **{**WEIGHTS, **changed})
+    InferShapes()(model)
     expected = run(model, **inputs())["y"]
     result = RecognizeAttention(expected=1)(model)
     scale = np.float32(SIZE**-0.5)
@@ -98,28 +100,57 @@ def test_no_mask_means_not_causal_and_scaled_queries_count(
     model = parse(
         graph(body.replace("qk = MatMul(q, kt)", "qs = Mul(q, factor)  qk = MatMul(qs, kt)")), **WEIGHTS
     )
+    InferShapes()(model)
     expected = run(model, **inputs())["y"]
     RecognizeAttention()(model)
     assert lines(model)[0].startswith("y = Attention(q, k, v) is_causal=0")
     np.testing.assert_allclose(run(model, **inputs())["y"], expected, rtol=1e-5, atol=1e-6)
 
 
+KEPT_MASKS = {
+    "no triangle": (spelled(), {"mask": np.zeros((LENGTH, LENGTH), np.float32)}),
+    "too weak": (spelled(), {"mask": np.where(CAUSAL, 0, -5).astype(np.float32)}),
+    "one row": (spelled(), {"mask": ADDITIVE[-1:]}),
+    "booleans, not causal": (
+        spelled("s = Div(qk, divisor)  m = Where(mask, s, low)  "),
+        {"mask": CAUSAL.T | CAUSAL[::-1]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "changed"), KEPT_MASKS.values(), ids=KEPT_MASKS.keys())
+def test_other_constant_masks_become_an_input(
+    parse: Callable[..., ir.Model],
+    run: Callable[..., dict[str, np.ndarray]],
+    body: str,
+    changed: dict[str, Any],
+) -> None:
+    model = parse(graph(body), **{**WEIGHTS, **changed})
+    InferShapes()(model)
+    expected = run(model, **inputs())["y"]
+    RecognizeAttention(expected=1)(model)
+    attention = model.graph[-1]
+    assert attention.op_type == "Attention"
+    assert attention.attributes["is_causal"].as_int() == 0
+    assert attention.inputs[3] is not None
+    np.testing.assert_allclose(run(model, **inputs())["y"], expected, rtol=1e-5, atol=1e-6)
+
+
 DECLINED = {
-    "mask is no triangle": (
-        spelled(),
-        {"mask": np.zeros((LENGTH, LENGTH), np.float32)},
-        "not lower-triangular",
-    ),
-    "mask is too weak": (
-        spelled(),
-        {"mask": np.where(CAUSAL, 0, -5).astype(np.float32)},
-        "only lowers the scores",
-    ),
-    "mask is not square": (spelled(), {"mask": ADDITIVE[-1:]}, "not one square"),
-    "mask is computed": (
-        spelled("s = Mul(qk, factor)  c = Neg(s)  m = Add(s, c)  "),
+    "mask is scaled": (
+        spelled("a = Add(qk, mask)  m = Mul(a, factor)  "),
         {},
-        "adds no constant mask",
+        "is scaled with them",
+    ),
+    "mask is soft-capped": (
+        spelled("a = Add(qk, mask)  d = Mul(a, factor)  t = Tanh(d)  m = Mul(t, divisor)  "),
+        {},
+        "before the soft-cap",
+    ),
+    "masked scores are high": (
+        spelled("s = Div(qk, divisor)  m = Where(mask, s, low)  "),
+        {"mask": CAUSAL, "low": np.array(-5, np.float32)},
+        "masked scores are -5",
     ),
     "other axis": (spelled().replace("axis = -1", "axis = 2"), {}, "not along the last axis"),
     "heads out of order": (
@@ -149,6 +180,7 @@ def test_near_misses_are_explained_and_left_alone(
     reason: str,
 ) -> None:
     model = parse(graph(body), **{**WEIGHTS, **changed})
+    InferShapes()(model)
     before = lines(model)
     result = RecognizeAttention(expected=1)(model)
     assert lines(model) == before
@@ -159,7 +191,9 @@ def test_near_misses_are_explained_and_left_alone(
 
 def test_probabilities_with_a_second_reader_are_left(parse: Callable[..., ir.Model]) -> None:
     text = graph(spelled() + "  z = Neg(p)").replace(OUTPUT, f"{OUTPUT}, float[1, 4, 5, 5] z")
-    result = RecognizeAttention()(parse(text, **WEIGHTS))
+    model = parse(text, **WEIGHTS)
+    InferShapes()(model)
+    result = RecognizeAttention()(model)
     assert "2 readers" in result.declined[0].reason
 
 
@@ -173,7 +207,7 @@ def test_an_attention_node_loses_repeats_and_mask(
     expected = run(model, **inputs())["y"]
     result = RecognizeAttention(expected=1)(model)
     assert lines(model) == ["y = Attention(q, k, v) is_causal=1"]
-    assert [one.detail for one in result.applied] == ["constant mask → is_causal", "repeated heads removed"]
+    assert [one.detail for one in result.applied] == ["causal mask → is_causal", "repeated heads removed"]
     np.testing.assert_allclose(run(model, **inputs())["y"], expected, rtol=1e-5, atol=1e-6)
 
 

@@ -67,25 +67,23 @@ def test_the_attention_of_a_layer_after_normalising(
     found = [line for line in lines(model) if "self_attn" in line and "weight" not in line]
     found = found[: next(index for index, line in enumerate(found) if "Attention(" in line) + 1]
     name = "layers.0.self_attn"
-    assert sorted(found) == sorted(
-        [
-            f"{name}.qkv_proj = MatMul(layers.0.input_layernorm, {name}.qkv_proj.transposed)",
-            f"{name}.q_proj, {name}.k_proj, {name}.v_proj = Split({name}.qkv_proj, constant.int64.3[64,32,32]) "
-            "axis=-1",
-            f"{name}.q_split = Reshape({name}.q_proj, constant.int64.4[0,0,4,16])",
-            f"{name}.q_heads = Transpose({name}.q_split) perm=[0, 2, 1, 3]",
-            f"{name}.q_rotated = RotaryEmbedding({name}.q_heads, rotary.cosine, rotary.sine, position_ids)",
-            f"{name}.k_split = Reshape({name}.k_proj, constant.int64.4[0,0,2,16])",
-            f"{name}.k_heads = Transpose({name}.k_split) perm=[0, 2, 1, 3]",
-            f"{name}.k_rotated = RotaryEmbedding({name}.k_heads, rotary.cosine, rotary.sine, position_ids)",
-            f"{name}.v_split = Reshape({name}.v_proj, constant.int64.4[0,0,2,16])",
-            f"{name}.v_heads = Transpose({name}.v_split) perm=[0, 2, 1, 3]",
-            f"key_cache.0.updated = TensorScatter(key_cache.0, {name}.k_rotated, position) axis=2 mode=linear",
-            f"value_cache.0.updated = TensorScatter(value_cache.0, {name}.v_heads, position) axis=2 mode=linear",
-            f"{name}.attention = Attention({name}.q_rotated, key_cache.0.updated, value_cache.0.updated, "
-            ", , , length) is_causal=1",
-        ]
-    )
+    caches = "key_cache.0.updated, value_cache.0.updated"
+    assert set(found) == {
+        f"{name}.qkv_proj = MatMul(layers.0.input_layernorm, {name}.qkv_proj.transposed)",
+        f"{name}.q_proj, {name}.k_proj, {name}.v_proj = "
+        f"Split({name}.qkv_proj, constant.int64.3[64,32,32]) axis=-1",
+        f"{name}.q_split = Reshape({name}.q_proj, constant.int64.4[0,0,4,16])",
+        f"{name}.q_heads = Transpose({name}.q_split) perm=[0, 2, 1, 3]",
+        f"{name}.q_rotated = RotaryEmbedding({name}.q_heads, rotary.cosine, rotary.sine, position_ids)",
+        f"{name}.k_split = Reshape({name}.k_proj, constant.int64.4[0,0,2,16])",
+        f"{name}.k_heads = Transpose({name}.k_split) perm=[0, 2, 1, 3]",
+        f"{name}.k_rotated = RotaryEmbedding({name}.k_heads, rotary.cosine, rotary.sine, position_ids)",
+        f"{name}.v_split = Reshape({name}.v_proj, constant.int64.4[0,0,2,16])",
+        f"{name}.v_heads = Transpose({name}.v_split) perm=[0, 2, 1, 3]",
+        f"key_cache.0.updated = TensorScatter(key_cache.0, {name}.k_rotated, position) axis=2 mode=linear",
+        f"value_cache.0.updated = TensorScatter(value_cache.0, {name}.v_heads, position) axis=2 mode=linear",
+        f"{name}.attention = Attention({name}.q_rotated, {caches}, , , , length) is_causal=1",
+    }
 
 
 def test_sequences_of_a_batch_may_stand_at_different_positions(tiny_decoder: Callable[..., Any]) -> None:
