@@ -15,7 +15,7 @@ import torch
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.torch_module.dimensions import Example, prepare_example
 from intaglio.compiler.frontends.torch_module.problems import capture_problems
-from intaglio.compiler.frontends.torch_module.recurrent import keep_recurrent_layers
+from intaglio.compiler.frontends.torch_module.redirection import redirected
 
 _ATTEMPTS = 4  # each narrows the ranges of sizes as the one before asked for
 
@@ -45,7 +45,7 @@ def capture(
 
 
 def _program(module: torch.nn.Module, example: Example) -> torch.export.ExportedProgram:
-    with quiet(), evaluating(module), keep_recurrent_layers():
+    with quiet(), evaluating(module), redirected():
         return torch.export.export(
             module, example.arguments, example.keywords, dynamic_shapes=example.dynamic_shapes
         )

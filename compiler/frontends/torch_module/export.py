@@ -13,7 +13,7 @@ from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.frontends.torch_module.capture import Captured, capture, quiet
 from intaglio.compiler.frontends.torch_module.graph_names import own_outputs, rename_dimensions
 from intaglio.compiler.frontends.torch_module.problems import program_problems, translation_problems
-from intaglio.compiler.frontends.torch_module.recurrent import recurrent_translations
+from intaglio.compiler.frontends.torch_module.rules import rules
 from intaglio.compiler.frontends.torch_module.weights import share_weights
 from intaglio.compiler.ir.builder import IR_VERSION
 from intaglio.compiler.ir.functions import OPSET
@@ -48,7 +48,7 @@ def translate(
     captured: Captured, module: torch.nn.Module, translations: Translations = NO_TRANSLATIONS
 ) -> ir.Model:
     """The graph of a captured `module`; see `export_module`."""
-    table = {**recurrent_translations(), **translations}
+    table = {**rules(), **translations}
     message = f"trace: {type(module).__qualname__} cannot be written as ONNX:"
     with quiet():
         try:

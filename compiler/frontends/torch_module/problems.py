@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import getitem
 from typing import Any
 
@@ -14,6 +15,7 @@ from intaglio.compiler.frontends.torch_module.dimensions import Example
 from intaglio.compiler.frontends.torch_module.places import Places
 from intaglio.compiler.ir.functions import OPSET
 
+_NODE = re.compile(r"translating node %(\w+)")
 _NO_STATE = "a compiled graph has no state: take it as an argument and return the new value"
 _CHANGES = {
     OutputKind.BUFFER_MUTATION: ("buffer", _NO_STATE),
@@ -68,7 +70,18 @@ def translation_problems(program: torch.export.ExportedProgram, table: Table, er
     prepared = _core._prepare_exported_program_for_export(program, registry=registry)
     parts = [one for one in prepared.graph_module.modules() if isinstance(one, torch.fx.GraphModule)]
     found = [line for one in parts for line in _undispatched(one.graph, registry, _dispatching.dispatch)]
-    return [*program_problems(prepared), *(dict.fromkeys(found) or [_first_lines(_cause(error))])]
+    return [*program_problems(prepared), *(dict.fromkeys(found) or [_failure(parts, error)])]
+
+
+def _failure(parts: Sequence[torch.fx.GraphModule], error: BaseException) -> str:
+    """What a rule of the exporter stumbled over, and for which call of which module."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    reason = _first_lines(chain[-1])
+    named = [found[1] for one in chain if (found := _NODE.search(str(one))) is not None]
+    nodes = [node for one in parts for node in one.graph.nodes if node.name in named[-1:]]
+    return f"{_node_place(nodes[0])}: {nodes[0].target}: {reason}" if nodes else reason
 
 
 def _undispatched(graph: torch.fx.Graph, registry: Any, dispatch: Callable[..., Any]) -> Iterator[str]:
@@ -91,12 +104,6 @@ def _shape_problems(message: str) -> list[str]:
     fixes = message.partition("Suggested fixes:")[2].partition("\n\n")[0].split("\n")
     suggested = [f"suggested in dynamic_shapes: {one.strip()}" for one in fixes if one.strip()]
     return [*(one for one in reasons if not one.startswith("Constraints violated")), *suggested] or [lines[0]]
-
-
-def _cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _first_lines(error: BaseException) -> str:

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 LSTM = torch._VF.lstm
 GRU = torch._VF.gru
@@ -25,11 +23,9 @@ _OPTIONS = (
 )
 
 
-@contextmanager
-def keep_recurrent_layers() -> Iterator[None]:
-    """While this lasts, recurrent layers call our operators, which a trace keeps as they are."""
-    with _Redirect({LSTM: _lstm(), GRU: _gru()}):
-        yield
+def kept_recurrent_layers() -> Mapping[_Function, tuple[_Function, _Function]]:
+    """Operators that a trace keeps as they are, by PyTorch's functions, and when they take their place."""
+    return {LSTM: (_lstm(), is_plain), GRU: (_gru(), is_plain)}
 
 
 @cache
@@ -40,24 +36,9 @@ def recurrent_translations() -> Mapping[_Function, _Function]:
     return {_lstm(): aten_lstm, _gru(): aten_gru}
 
 
-class _Redirect(TorchFunctionMode):
-    """Calls our operators in place of PyTorch's where the call is one they know."""
-
-    def __init__(self, replacements: Mapping[_Function, _Function]) -> None:
-        super().__init__()
-        self._replacements = replacements
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if function in self._replacements and not kwargs and _is_plain(*args):
-            return self._replacements[function](*args)
-        return function(*args, **(kwargs or {}))
-
-
-def _is_plain(*args: Any) -> bool:
+def is_plain(*args: Any, **keywords: Any) -> bool:
     """Whether these are arguments of a batch of equally long sequences, and no layer is projected."""
-    if len(args) != _ARGUMENTS or not isinstance(args[3], bool):
+    if keywords or len(args) != _ARGUMENTS or not isinstance(args[3], bool):
         return False
     _, _, parameters, has_biases, layers, _, _, bidirectional, _ = args
     each = (4 if has_biases else 2) * (2 if bidirectional else 1)
