@@ -20,9 +20,7 @@ from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
-from intaglio.kernels.rms_norm.kernel import RmsNorm
 from intaglio.kernels.row_program.program import RowProgram
-from intaglio.kernels.swiglu.kernel import SwiGlu
 from intaglio.kernels.tir import KernelFrame
 
 
@@ -49,10 +47,8 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedEmbedding,
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
-    RmsNorm,
     RotateAndCache,
     RowProgram,
-    SwiGlu,
 )
 
 

@@ -8,7 +8,7 @@ from intaglio.backends.tvm.regions import AttentionRegion, LinearRegion, Region,
 from intaglio.kernels.linear.layout import FloatWeight
 
 LARGEST_HEAD = 256
-COMPONENTS = 8  # a head's size is a multiple of it
+COMPONENTS = 2  # a head has a multiple of it
 POINTERS = ROW - 2  # of a stage
 
 
@@ -27,7 +27,7 @@ def _heads(region: AttentionRegion) -> list[str]:
     size, rotation = region.head_dim, region.rotation
     problems = []
     if size % COMPONENTS or size > LARGEST_HEAD:
-        problems.append(f"heads of {size} components; known are multiples of {COMPONENTS} to {LARGEST_HEAD}")
+        problems.append(f"heads of {size} components; known are even numbers up to {LARGEST_HEAD}")
     if rotation is not None and (rotation.components % 2 or rotation.components > size):
         problems.append(f"a rotation of {rotation.components} components")
     return problems

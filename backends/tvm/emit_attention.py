@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import onnx_ir as ir
+
 from intaglio.backends.tvm.emit_rows import RowEmitter, stride_of
-from intaglio.backends.tvm.joints import parts_of
 from intaglio.backends.tvm.regions import AttentionRegion
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
@@ -42,17 +43,19 @@ class AttentionEmitter:
 
     def _source(self, region: AttentionRegion) -> Place:
         """Where queries, keys and values lie side by side."""
-        places = [self.table.read(one) for one in region.projections]
-        if len(places) == 1 or len({(one.buffer, one.stride) for one in places}) == 1:
-            return replace(places[0], offset=0)
-        parts = list(parts_of(region).values())
-        # In place of the query projection, since the joint buffer is read by this attention alone.
-        joint = self.table.new(parts[0].whole, stride_of(parts[0].columns))
-        self.table.finished.append(joint)
+        read = [(one, self.table.read(one.value)) for one in region.projections]
+        places = [replace(place, offset=place.offset + one.offset) for one, place in read]
+        if len(places) == 1:
+            return places[0]
         sizes = (region.heads * region.head_dim, *[region.kv_heads * region.head_dim] * 2)
-        for part, place, columns in zip(parts, places, sizes, strict=True):
-            target = replace(joint, offset=part.offset)
-            self.rows.copy(region.site, place, columns, target, joint.rows)
+        offsets = (0, sizes[0], sizes[0] + sizes[1])
+        if places == [replace(places[0], offset=one) for one in offsets]:
+            return places[0]
+        # No value of the graph: only this attention reads the copy.
+        joint = self.table.new(ir.Value(name=f"{region.site}.projection"), stride_of(sum(sizes)))
+        self.table.finished.append(joint)
+        for place, columns, offset in zip(places, sizes, offsets, strict=True):
+            self.rows.copy(region.site, place, columns, replace(joint, offset=offset), joint.rows)
         return joint
 
     def _heads(self, region: AttentionRegion, source: Place) -> Heads:

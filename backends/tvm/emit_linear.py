@@ -20,11 +20,9 @@ from intaglio.kernels.linear.layout import ROWS, FloatWeight, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
-from intaglio.kernels.rms_norm.kernel import RmsNorm
 from intaglio.kernels.row_program.program import Step
-from intaglio.kernels.swiglu.kernel import SwiGlu
 
-ACTIVATIONS = {"geglu_erf": "gelu_erf", "geglu_tanh": "gelu_tanh"}
+ACTIVATIONS = {"swiglu": "silu", "geglu_erf": "gelu_erf", "geglu_tanh": "gelu_tanh"}
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,6 @@ class LinearEmitter:
         self.emit(region.gate)
         self.emit(region.up)
         gate, up = region.gate.output, region.up.output
-        if region.kind == "swiglu" and self.table.places[gate].rows == self.table.places[up].rows:
-            places = self.table.places[gate], self.table.places[up]
-            stage = [one.buffer for one in places]
-            self.table.add(SwiGlu(places[0].stride), stage, region.site, barrier=True)
-            self.table.places[region.output] = places[0]
-            self.table.finished.append(places[1])
-            return
         activated = (Step("input"), Step(ACTIVATIONS[region.kind], (0,)), Step("input", index=1))
         steps = (*activated, Step("multiply", (1, 2)))
         columns = region.gate.weight.shape[0]
@@ -105,29 +96,11 @@ class LinearEmitter:
         return self.table.places[output]
 
     def _norm(self, site: str, norm: Norm, columns: int, source: Place, *, last: bool) -> Place:
-        name = f"norm.{source.stride}"
-        size = FLOAT * source.stride
-        if source.rows == "own":
-            return self._norm_of_copies(site, norm, columns, source)
-        if last:
-            self.table.wait_for_rows(source)
+        name, size = f"norm.{source.stride}", FLOAT * source.stride
         result = self.table.private(name, size) if last else self.table.scratch(name, size)
-        kernel = RmsNorm(columns, source.stride, norm.epsilon, last)
-        weight = self._stored.vector(norm.weight, source.stride)
-        # No barrier: whoever normalises a row also quantises it.
-        self.table.add(kernel, [source.buffer, weight, result], site, barrier=False)
-        return Place(result, source.stride, "own" if last else "all")
-
-    def _norm_of_copies(self, site: str, norm: Norm, columns: int, source: Place) -> Place:
-        """The norm of a row of which every worker has a copy."""
-        value = ir.Value(name=f"{site}.norm")
-        operand = ir.Value(name=f"{site}.source")
-        self.table.places[operand] = source
-        self.table.readers[operand] = 2  # whoever made the copies frees them
-        steps = (Step("input"), Step("vector"), Step("rms_norm", (0, 1), number=norm.epsilon))
-        self.rows.emit(RowRegion(site, columns, (RowOperand(operand),), (norm.weight,), steps, value))
-        self.table.finished.append(self.table.places[value])
-        return self.table.places[value]
+        place = Place(result, stride_of(columns), "own" if last else "all")
+        self.rows.norm(site, norm, columns, source, place)
+        return place
 
     @property
     def _stored(self) -> StoredBuffers:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from intaglio.backends.tvm.program import Buffer
-from intaglio.backends.tvm.regions import RowRegion
+from intaglio.backends.tvm.regions import Norm, RowRegion
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
 from intaglio.kernels.linear.layout import ROWS
@@ -54,6 +54,17 @@ class RowEmitter:
         inputs = tuple(RowInput(one.stride, one.rows, one.offset) for one in sources)
         buffers = [one.buffer for one in sources]
         self._program(site, columns, inputs, buffers, SUM, target.rows, target)
+
+    def norm(self, site: str, norm: Norm, columns: int, source: Place, target: Place) -> None:
+        """Append an RMSNorm: of all rows, or of one into a copy for each worker.
+
+        No barrier follows: whoever normalises a row also quantises it.
+        """
+        steps = (Step("input"), Step("vector"), Step("rms_norm", (0, 1), number=norm.epsilon))
+        inputs = (RowInput(source.stride, source.rows, source.offset),)
+        buffers = [source.buffer, self._stored.vector(norm.weight, stride_of(columns))]
+        mode = "last" if target.rows == "own" and source.rows == "all" else target.rows
+        self._program(site, columns, inputs, buffers, steps, mode, target)
 
     def last_row(self, site: str, source: Place, columns: int) -> Place:
         """The last token's row of `source`, a copy for each worker."""

@@ -1,15 +1,14 @@
-"""Regions that onnxruntime runs in the middle of a stage table, on the table's own buffers."""
+"""Regions of another backend in the middle of a stage table, on the table's own buffers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.backends.onnxruntime.regions import RegionSession
 from intaglio.backends.tvm.program import Exchange, ForeignCall, Program
 
 LANES = 16  # rows are padded by zeros to whole vectors
@@ -20,18 +19,27 @@ def _empty(shape: tuple[int | str | None, ...]) -> NDArray[np.float32]:
     return np.zeros([one if isinstance(one, int) else 1 for one in shape], np.float32)
 
 
+class OpenedRegion(Protocol):
+    """A region that another backend has opened."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """By name what each input is; it has a `shape` of sizes and names of sizes."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Outputs by name."""
+
+
 class ForeignRunner:
     """The opened regions of `program`, their caches, and views of the buffers that they exchange."""
 
     def __init__(
         self,
-        folder: Path,
+        regions: Sequence[OpenedRegion],
         program: Program,
         memory: Callable[[int], NDArray[np.float32]],
-        threads: int,
     ) -> None:
-        self._sessions = [RegionSession(folder / one.file, threads=threads) for one in program.foreign]
-        self._memory = memory
+        self._sessions, self._memory = regions, memory
         self._caches: dict[str, NDArray[np.generic]] = {
             name: _empty(session.inputs[name].shape)
             for session, file in zip(self._sessions, program.foreign, strict=True)

@@ -32,6 +32,8 @@ def joints_of(regions: Sequence[Region]) -> dict[ir.Value, Joint]:
         if not isinstance(region, AttentionRegion) or len(region.projections) == 1:
             continue
         parts = parts_of(region)
+        if any(one.offset for one in region.projections) or len(parts) != 3:
+            continue
         made = [linears.get(value) for value in parts]
         aligned = all(one is not None and one.weight.shape[0] % ROWS == 0 for one in made)
         if aligned and all(readers.count(value) == 1 for value in parts):
@@ -43,8 +45,8 @@ def parts_of(region: AttentionRegion) -> dict[ir.Value, Joint]:
     """The separate projections of `region`, and their places in the joint buffer."""
     kv = region.kv_heads * region.head_dim
     offsets = (0, region.heads * region.head_dim, region.heads * region.head_dim + kv)
-    whole, columns = region.projections[0], offsets[-1] + kv
+    whole, columns = region.projections[0].value, offsets[-1] + kv
     return {
         value: Joint(whole, offset, columns)
-        for value, offset in zip(region.projections, offsets, strict=True)
+        for value, offset in zip((one.value for one in region.projections), offsets, strict=True)
     }

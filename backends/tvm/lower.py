@@ -13,7 +13,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from intaglio.backends.onnxruntime.regions import write_region
 from intaglio.backends.tvm.emit import Emitter
 from intaglio.backends.tvm.joints import joints_of
 from intaglio.backends.tvm.partition import partition, row_size
@@ -36,7 +35,7 @@ SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program and what is needed to write its weights and the regions of onnxruntime."""
+    """A program, what is needed to write its weights, and the regions for another backend to write."""
 
     program: Program
     sites: tuple[Site, ...]
@@ -46,13 +45,6 @@ class Lowered:
     def write_weights(self, path: Path) -> int:
         """Pack the weights into the file `path`; its size in bytes."""
         return self.pieces.arena.write(path)
-
-    def write_foreign(self, folder: Path) -> tuple[str, ...]:
-        """Write the regions of onnxruntime into `folder`; the names of the files."""
-        named = zip(self.foreign, self.program.foreign, strict=True)
-        return tuple(
-            name for one, to in named for name in write_region(one.model, folder, Path(to.file).stem)
-        )
 
 
 def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:

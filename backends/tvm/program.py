@@ -38,6 +38,10 @@ class KernelCode:
     name: str
     parameters: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        # As JSON gives them back: lists for tuples, so that a program read is equal to the one written.
+        object.__setattr__(self, "parameters", json.loads(json.dumps(self.parameters)))
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.function_values import Body, Unreadable
 from intaglio.backends.tvm.positions import Positions
-from intaglio.backends.tvm.regions import AttentionRegion, Norm, Rotation
+from intaglio.backends.tvm.regions import AttentionRegion, Norm, Rotation, RowOperand
 from intaglio.compiler.ir import producer_of
 
 HEADS_FIRST = (0, 2, 1, 3)
@@ -52,14 +52,9 @@ def read_attention(body: Body, positions: Positions) -> AttentionRegion:
         raise Unreadable(f"attention has no kernel with {', '.join(problems)}")
     given = attention.attributes.get_float("scale", 0.0) or head_dim**-0.5
     joint = (query.joint_bias,) if query.joint_bias is not None else (query.bias, key.bias, value.bias)
-    parts = (
-        (query.projection,)
-        if query.part is not None
-        else tuple(one.projection for one in (query, key, value))
-    )
     return AttentionRegion(
         site=body.site,
-        projections=parts,
+        projections=_projections(query, key, value),
         heads=_columns(query) // head_dim,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -177,6 +172,13 @@ def _columns(path: Path) -> int:
     return path.sizes[path.part] if path.part is not None else _last(path.projection)
 
 
+def _projections(query: Path, key: Path, value: Path) -> tuple[RowOperand, ...]:
+    parts = tuple(RowOperand(one.projection, sum(one.sizes[: one.part or 0])) for one in (query, key, value))
+    places = [_columns(query), _columns(query) + _columns(key)]
+    joint = [RowOperand(query.projection, one) for one in (0, *places)]
+    return parts[:1] if list(parts) == joint else parts
+
+
 def _cache_shape(cache: ir.Value) -> list[int]:
     return [one if isinstance(one, int) else 0 for one in cache.shape or ()]
 
@@ -208,10 +210,6 @@ def _clock_problems(
 
 def _path_problems(query: Path, key: Path, value: Path, kv_heads: int, head_dim: int) -> Iterator[str]:
     paths = (query, key, value)
-    joint = [one.part for one in paths]
-    if joint not in ([None] * 3, [0, 1, 2]) or len({one.sizes for one in paths}) > 1:
-        yield "queries, keys and values in another order than that"
-        return
     widths = [_columns(one) for one in paths]
     if widths[1:] != [kv_heads * head_dim] * 2 or widths[0] % head_dim or widths[0] // head_dim % kv_heads:
         yield f"projections of {widths} columns for {kv_heads} key heads of {head_dim}"
@@ -219,7 +217,9 @@ def _path_problems(query: Path, key: Path, value: Path, kv_heads: int, head_dim:
         yield "different rotations of queries and keys"
     if value.norm is not None or value.factor != 1.0:
         yield "a norm or a factor of the values"
-    if any(one.joint_bias is not query.joint_bias for one in paths):
+    if any(one.joint_bias is not query.joint_bias for one in paths) or (
+        query.joint_bias is not None and [one.part for one in paths] != [0, 1, 2]
+    ):
         yield "a bias of some parts only"
     if any(one.norm is not None and one.head_dim != head_dim for one in paths):
         yield "norms over more than a head"

@@ -45,6 +45,15 @@ class LinearRegion:
 
 
 @dataclass(frozen=True)
+class RowOperand:
+    """Columns of rows that other regions made."""
+
+    value: ir.Value
+    offset: int = 0
+    broadcast: bool = False  # one column for all
+
+
+@dataclass(frozen=True)
 class Rotation:
     """Rotary tables, and which of a head's components they turn."""
 
@@ -59,7 +68,7 @@ class AttentionRegion:
     """[Split] → [bias] → [norm] → [rotary] → cache → attention."""
 
     site: str
-    projections: tuple[ir.Value, ...]  # one joint projection, or q, k, v
+    projections: tuple[RowOperand, ...]  # one that holds q, k and v side by side, or one for each
     heads: int
     kv_heads: int
     head_dim: int
@@ -84,15 +93,6 @@ class GatedRegion:
     up: LinearRegion
     kind: str
     output: ir.Value
-
-
-@dataclass(frozen=True)
-class RowOperand:
-    """Columns of rows that other regions made."""
-
-    value: ir.Value
-    offset: int = 0
-    broadcast: bool = False  # one column for all
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def inputs_of(region: Region) -> list[ir.Value]:
         return [one.value for one in region.operands]
     if isinstance(region, ForeignRegion):
         return list(region.inputs)
-    return list(region.projections) if isinstance(region, AttentionRegion) else []
+    return [one.value for one in region.projections] if isinstance(region, AttentionRegion) else []
 
 
 def outputs_of(region: Region) -> tuple[ir.Value, ...]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.backends.tvm.foreign import ForeignRunner, OpenedRegion
 from intaglio.backends.tvm.library import Ceilings, Library
 from intaglio.backends.tvm.program import ALIGNMENT, ROW, Buffer, Program, Stage, StageTable, align
 from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
-
-if TYPE_CHECKING:
-    from intaglio.backends.tvm.foreign import ForeignRunner
 
 GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
 
@@ -23,8 +20,16 @@ GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole block
 class NativeSession:
     """One sequence being extended by generated code; see `intaglio.compiler.session.DecoderSession`."""
 
-    def __init__(self, program: Program, *, weights: Path, library: Path, threads: int) -> None:
-        """Map `weights`, load `library`, start `threads` workers; foreign regions lie beside `weights`.
+    def __init__(
+        self,
+        program: Program,
+        *,
+        weights: Path,
+        library: Path,
+        threads: int,
+        regions: Sequence[OpenedRegion] = (),
+    ) -> None:
+        """Map `weights`, load `library`, start `threads` workers; `regions` are the program's foreign ones.
 
         Raises:
             OptionError: for a number of threads that this machine has not.
@@ -41,7 +46,8 @@ class NativeSession:
             for buffer in program.buffers
         ]
         self._tables = {table.name: self._resolve(table) for table in program.tables}
-        self._foreign = self._open_foreign(weights.parent, threads)
+        assert len(regions) == len(program.foreign), "every foreign region of the program is opened"
+        self._foreign = ForeignRunner(regions, program, self._memory)
 
     @property
     def vocabulary(self) -> int:
@@ -134,7 +140,6 @@ class NativeSession:
         for call in table.foreign:
             self._run_stages(table, start, call.before, len(ids), timed)
             start = call.before
-            assert self._foreign is not None, "a program with foreign calls has foreign files"
             seconds = self._foreign.run(call, ids, self._position)
             if timed is not None:
                 timed.append((self._program.foreign[call.region].site, seconds))
@@ -155,14 +160,6 @@ class NativeSession:
         self._library.run(self._tables[table.name][start:end], tokens, self._position, marks)
         if marks is not None and timed is not None:
             timed += _times(table.stages[start:end], marks)
-
-    def _open_foreign(self, folder: Path, threads: int) -> ForeignRunner | None:
-        if not self._program.foreign:
-            return None
-        # Only models with such regions bring onnxruntime.
-        from intaglio.backends.tvm.foreign import ForeignRunner
-
-        return ForeignRunner(folder, self._program, self._memory, threads)
 
     def _memory(self, index: int) -> NDArray[np.float32]:
         """All of a buffer of rows, from its first float on; of private ones the first worker's."""

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from intaglio.backends.tvm.arena import Arena
-from intaglio.backends.tvm.program import Buffer, Exchange, ForeignCall, KernelCode, Stage, align
+from intaglio.backends.tvm.program import ROW, Buffer, Exchange, ForeignCall, KernelCode, Stage, align
 
 FLOAT = 4  # bytes
 
@@ -90,6 +90,7 @@ class TableBuilder:
 
     def add(self, kernel: Any, buffers: list[int], site: str, *, barrier: bool) -> None:
         """Append a stage; its buffers are in the order of the kernel's pointers."""
+        assert len(buffers) == len(kernel.pointers) <= ROW - 2, f"{kernel} has pointers {kernel.pointers}"
         self.stages.append(Stage(self.pieces.kernel(kernel), tuple(buffers), barrier, site))
 
     def wait(self) -> None:

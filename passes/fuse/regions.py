@@ -10,6 +10,7 @@ from intaglio.compiler.ir.functions import DOMAIN
 from intaglio.compiler.ir.index_arithmetic import index_nodes
 from intaglio.compiler.ir.match import sole_consumer
 from intaglio.passes.fuse.outline import Region
+from intaglio.passes.fuse.rowwise import columns_of, is_stored
 from intaglio.passes.linears import Linear, find_linears
 from intaglio.passes.result import Declined
 from intaglio.passes.rewriting import constant, is_op, made_by, site_of
@@ -40,7 +41,7 @@ def find_regions(model: ir.Model) -> Iterator[Region | Declined]:
     products = {one.matmul for one in linears}
     for node in model.graph:
         if is_op(node, "Attention"):
-            yield _cached_attention(node, products | index)
+            yield _cached_attention(node, products | index | _row_arithmetic(model.graph))
 
 
 def _is_gate(node: ir.Node) -> bool:
@@ -139,6 +140,16 @@ def _cached_attention(attention: ir.Node, outside: frozenset[ir.Node] | set[ir.N
         )
     outputs = (last.outputs[0], *(one.outputs[0] for one in scatters))
     return Region("CachedAttention", site_of(attention), nodes, outputs)
+
+
+def _row_arithmetic(graph: ir.Graph) -> set[ir.Node]:
+    """Arithmetic on rows that attention does not do to its projections: all but a bias or a factor."""
+    return {
+        node
+        for node in graph
+        if columns_of(node) is not None
+        and not (node.op_type in ("Add", "Mul") and any(is_stored(one) for one in node.inputs))
+    }
 
 
 def _between(last: ir.Node, outside: frozenset[ir.Node] | set[ir.Node]) -> Iterator[ir.Node]:

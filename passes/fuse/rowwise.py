@@ -68,10 +68,16 @@ def _is_row_operand(value: ir.Value | None, width: object) -> bool:
     if value is None or value.shape is None:
         return value is None
     sizes = list(value.shape)
-    if value.is_initializer() or constant(value) is not None:
+    if is_stored(value):
         return all(one == 1 for one in sizes[:-1]) and (not sizes or sizes[-1] in (1, width))
-    is_cast_vector = len(sizes) == 1 and sizes[0] in (1, width)
-    return is_cast_vector or (len(sizes) == RANK and sizes[-1] in (1, width))
+    return len(sizes) == RANK and sizes[-1] in (1, width)
+
+
+def is_stored(value: ir.Value | None) -> bool:
+    """Whether `value` is a constant or an initialiser, widened or not."""
+    node = None if value is None else value.producer()
+    source = node.inputs[0] if node is not None and _is_stored_cast(node) else value
+    return source is not None and (source.is_initializer() or constant(source) is not None)
 
 
 def _views(values: Iterable[ir.Value | None]) -> Iterator[ir.Node]:

@@ -15,7 +15,7 @@ from intaglio.cost_models import Target, host_target, resolve_target
 from intaglio.kernels.catalogue import kernel_from_json
 from intaglio.kernels.linear.layout import QuantizedWeight
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
-from intaglio.kernels.rms_norm.kernel import RmsNorm
+from intaglio.kernels.row_program.program import RowInput, RowProgram, Step
 
 AARCH64 = 183  # e_machine of ELF
 
@@ -25,7 +25,11 @@ def code(kernel) -> KernelCode:
 
 
 KERNELS = (
-    code(RmsNorm(48, 48, 1e-5, False)),
+    code(
+        RowProgram(
+            48, (RowInput(48, "all"),), 0, (Step("input"), Step("rms_norm", (0,), number=1e-5)), 48, "all"
+        )
+    ),
     code(QuantizedMatrixVector(QuantizedWeight(32, 64, 4, 32, 8, "", "float16"), 32, "store")),
 )
 
@@ -51,7 +55,7 @@ def test_kernels_of_another_version():
     with pytest.raises(KeyError, match="Softmax"):
         kernel_from_json("Softmax", {})
     with pytest.raises((KeyError, TypeError), match="strides"):
-        kernel_from_json("SwiGlu", {"strides": 16})
+        kernel_from_json("RowProgram", {"strides": 16})
 
 
 def test_kernels_come_back_from_json():

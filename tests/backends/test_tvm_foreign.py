@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from intaglio.backends.onnxruntime import RegionSession, write_region
 from intaglio.backends.reference import ReferenceSession
 from intaglio.backends.tvm import NativeSession
 from intaglio.backends.tvm.lower import lower
@@ -58,14 +59,16 @@ def hybrid(
     lowered = lower(fuse(model).model, capacity=CAPACITY, chunk=CHUNK)
     folder = tmp_path_factory.mktemp("hybrid")
     lowered.write_weights(folder / "weights.bin")
-    lowered.write_foreign(folder)
+    for region, file in zip(lowered.foreign, lowered.program.foreign, strict=True):
+        write_region(region.model, folder, Path(file.file).stem)
     quick_build(lowered.program, resolve_target("cpu"), folder / "program.so")
     return lowered.program, folder, expected, tokens
 
 
 def opened(program: Program, folder: Path, threads: int) -> NativeSession:
     files = {"weights": folder / "weights.bin", "library": folder / "program.so"}
-    return NativeSession(program, threads=threads, **files)
+    regions = [RegionSession(folder / one.file, threads=threads) for one in program.foreign]
+    return NativeSession(program, threads=threads, regions=regions, **files)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -11,26 +11,6 @@ from intaglio.kernels.linear import layout
 from intaglio.kernels.linear.reference import dequantize
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.quantize_activation.reference import quantize_activation
-from intaglio.kernels.rms_norm.kernel import RmsNorm
-from intaglio.kernels.rms_norm.reference import rms_norm
-from intaglio.kernels.swiglu.kernel import SwiGlu
-from intaglio.kernels.swiglu.reference import swiglu
-
-
-@pytest.mark.parametrize(("columns", "stride"), [(48, 48), (41, 48)])
-@pytest.mark.parametrize("last", [False, True])
-def test_rms_norm(columns, stride, last, run_kernel, random, nan):
-    x, weight = np.zeros((5, stride), np.float32), np.zeros(stride, np.float32)
-    x[:, :columns], weight[:columns] = random.normal(size=(5, columns)) * 3, random.normal(size=columns)
-    kernel = RmsNorm(columns, stride, 1e-5, last)
-    done = run_kernel(
-        kernel, {"x": x, "weight": weight, "result": nan(2 if last else 5, stride)}, count=5, workers=2
-    )
-    expected = rms_norm(x[:, :columns].astype(np.float64), weight[:columns].astype(np.float64), 1e-5)
-    if last:
-        expected = np.repeat(expected[4:], 2, 0)
-    np.testing.assert_allclose(done["result"][:, :columns], expected, rtol=1e-6, atol=1e-7)
-    assert (done["result"][:, columns:] == 0).all()
 
 
 @pytest.mark.parametrize("group", [32, 64, 8, 96])
@@ -109,14 +89,3 @@ def test_position_embedding(quantized, position, offset, run_kernel, random, nan
     rows = np.arange(5) + position + offset
     np.testing.assert_array_equal(done["result"][:, :32], embedding(rows, table.astype(np.float64)))
     assert (done["result"][:, 32:] == 0).all()
-
-
-@pytest.mark.parametrize("tokens", [1, 5])
-def test_swiglu(tokens, run_kernel, random):
-    """Gates of ±100 as well, where e^x leaves float32."""
-    gate, up = (random.normal(size=(tokens, 48)).astype(np.float32) for _ in range(2))
-    gate[0, :4] = -100, 100, 0, -88
-    done = run_kernel(SwiGlu(48), {"gate": gate, "up": up}, count=tokens, workers=2)
-    expected = swiglu(gate.astype(np.float64), up.astype(np.float64))
-    np.testing.assert_allclose(done["gate"], expected, rtol=2e-6, atol=1e-30)
-    np.testing.assert_array_equal(done["up"], up)
