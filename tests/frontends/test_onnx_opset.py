@@ -330,6 +330,49 @@ def test_subgraphs_are_converted() -> None:
     agree(proto, converted)
 
 
+LOOP = """
+    most = Constant<value = int64 {3}>() go = Constant<value = bool {1}>()
+    first = ReduceMean<axes=[1, 2], keepdims=1>(x)
+    y, each = Loop (most, go, first) <body = step (int64 i, bool more, float[p, q, r] sum)
+        => (bool next, float[p, q, r] added, float[p, s, r] row) {
+            next = Identity(more) row = ReduceMax<axes=[2], keepdims=1>(x)
+            mean = ReduceMean<axes=[1], keepdims=1>(row) added = Add(sum, mean)
+        }>
+"""
+SCAN = """
+    start = ReduceSum<keepdims=0>(x)
+    end, y = Scan (start, x) <num_scan_inputs = 1, body = step (float sum, float[4, 6] slice)
+        => (float total, float[4] out) {
+            total = ReduceMean<keepdims=0>(slice) out = ReduceL2<axes=[1], keepdims=0>(slice)
+        }>
+"""
+
+
+@pytest.mark.parametrize("body", [LOOP, SCAN], ids=["Loop", "Scan"])
+@pytest.mark.parametrize("opset", [13, 17])
+def test_loops_are_converted(body: str, opset: int) -> None:
+    proto = model(X, body, opset)
+    converted = traced(proto)
+    assert converted.opset_imports[""] == 25
+    agree(proto, converted)
+
+
+def test_fused_files_of_onnxruntime_use_its_ops_in_the_standard_domain() -> None:
+    body = """
+        p = LayerNormalization<axis=-1>(x, s) q = SimplifiedLayerNormalization<axis=-1>(p, s)
+        a = Add(q, x) g = com.microsoft.FusedMatMul<transB=1, alpha=0.5>(a, x) r = com.microsoft.QuickGelu(g)
+        y = ReduceMean<axes=[1]>(r)
+    """
+    text = f"""<ir_version: 8, opset_import: ["": 14, "com.microsoft": 1]>
+        test ({X}, float[6] s) => (y) {{ {body} }}"""
+    proto = parser.parse_model(text)
+    converted = traced(proto)
+    assert converted.opset_imports[""] == 25
+    kept = ["LayerNormalization", "SimplifiedLayerNormalization", "Add", "FusedMatMul", "QuickGelu"]
+    assert [node.op_type for node in converted.graph][:5] == kept
+    agree(proto, converted)
+
+
 def test_models_in_memory_are_not_changed() -> None:
     proto = model(X, SUBGRAPHS, 14)
     before = proto.SerializeToString(deterministic=True)

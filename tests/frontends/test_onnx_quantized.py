@@ -16,6 +16,8 @@ from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 from intaglio.compiler.frontends.onnx.trace import QUANTIZATION_KEPT, trace_onnx
 from intaglio.compiler.ir.invariants import check
 from intaglio.compiler.ir.match import DequantizedWeight, dequantize, is_dequantized_weight
+from intaglio.passes.linears import find_linears
+from intaglio.passes.normalize import normalize_graph
 from intaglio.passes.normalize.fold_constants import FoldConstants
 
 MICROSOFT = "com.microsoft"
@@ -258,10 +260,25 @@ def test_dequantised_weights_become_blocks(kind: str, layout: str, use: str) -> 
     weight = the_weight(model)
     assert weight.kind == "symmetric"
     assert (weight.shape, weight.block_size) == ((N + 1, K), LAYOUTS[layout][2])
-    assert weight.transposed == (use != "Gemm turned")
+    assert weight.transposed
+    assert "Gemm" not in op_types(model)
     np.testing.assert_array_equal(dequantize(weight), values)
     assert QUANTIZATION_KEPT not in model.metadata_props
     agree(proto, model)
+
+
+def test_gemm_keeps_its_bias_and_stays_where_it_scales() -> None:
+    for attributes, ops in (({}, ["MatMul", "Add"]), ({"alpha": 0.5}, ["Gemm"]), ({"beta": 2.0}, ["Gemm"])):
+        proto, values = dequantizing("int8", "per column", "Gemm turned")
+        proto.graph.initializer.append(tensor("b", RANDOM.standard_normal(N + 1).astype(np.float32)))
+        layer = proto.graph.node[-1]
+        layer.input.append("b")
+        layer.attribute.extend(helper.make_attribute(*one) for one in attributes.items())
+        model = traced(proto)
+        assert op_types(model)[-len(ops) :] == ops
+        assert ("layer: Gemm scales" in model.metadata_props.get(QUANTIZATION_KEPT, "")) == bool(attributes)
+        np.testing.assert_array_equal(dequantize(the_weight(model)), values)
+        agree(proto, model)
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
@@ -428,3 +445,36 @@ def test_folding_constants_leaves_pairs_over_constants_alone() -> None:
     model = traced(make(nodes, weights))
     FoldConstants()(model)
     assert op_types(model) == ["QuantizeLinear", "DequantizeLinear", "Add"]
+
+
+QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "Integer", "DynamicQuantize", "QAttention")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(integer_product, operator_product, operator_convolution, runtime_products, quantised_attention),
+        lambda: dequantizing("int8", "per column", "MatMul", activations=True)[0],
+        lambda: dequantizing("int8", "per column", "Gemm turned", activations=True)[0],
+    ],
+)
+def test_normalising_leaves_quantised_ops_alone(build: Any) -> None:
+    proto = build()
+    model = traced(proto)
+    before = [op for op in op_types(model) if any(part in op for part in QUANTISED)]
+    assert before
+    normalize_graph(model)
+    assert [op for op in op_types(model) if any(part in op for part in QUANTISED)] == before
+    agree(proto, model, exactly=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("use", USES)
+def test_normalised_weights_stay_quantised(layout: str, use: str) -> None:
+    proto, values = dequantizing("int4", layout, use)
+    model = traced(proto)
+    normalize_graph(model)
+    np.testing.assert_array_equal(dequantize(the_weight(model)), values)
+    (site,) = find_linears(model)
+    assert site.weight.quantized
+    agree(proto, model)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from intaglio.compiler.frontends.onnx.carry_dequantized_weights import CarryDequantizedWeights
 from intaglio.compiler.frontends.onnx.carry_matmul_n_bits import CarryMatMulNBits
+from intaglio.compiler.frontends.onnx.carry_quantized_gemm import CarryQuantizedGemm
 from intaglio.compiler.frontends.onnx.importing import fix_names, tidy
 from intaglio.compiler.frontends.onnx.inference import infer
 from intaglio.compiler.frontends.onnx.opset import convert_opset
@@ -18,6 +19,7 @@ from intaglio.compiler.ir.rules import OPSET_KEPT
 from intaglio.passes.result import run_passes
 
 QUANTIZATION_KEPT = "intaglio.quantization_kept"  # metadata: weights that were not rewritten, and why
+_CARRYING = (CarryMatMulNBits(), CarryDequantizedWeights(), CarryQuantizedGemm())
 
 
 def trace_onnx(model: Path | onnx.ModelProto | ir.Model) -> tuple[ir.Model, Source]:
@@ -39,7 +41,7 @@ def trace_onnx(model: Path | onnx.ModelProto | ir.Model) -> tuple[ir.Model, Sour
 
 
 def _carry_quantized(model: ir.Model) -> None:
-    declined = run_passes(model, (CarryMatMulNBits(), CarryDequantizedWeights())).declined
+    declined = run_passes(model, _CARRYING).declined
     if declined:
         reasons = [f"{one.site}: {one.reason}" for one in declined]
         model.metadata_props[QUANTIZATION_KEPT] = "; ".join(reasons)
