@@ -3,6 +3,9 @@
     compiled = intaglio.compile("model.gguf", target="cpu")
     print(compiled.generate("The capital of France is"))
 
+`compile` takes GGUF and ONNX files, Hugging Face folders, torch modules and ONNX models in memory; what is no
+language model is called with inputs of its own.
+
 What needs more than the standard library is loaded when its name is first used, so that `import intaglio`
 stays quick and brings in neither torch nor TVM.
 """
