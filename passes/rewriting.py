@@ -87,7 +87,7 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
 def bypass(old: ir.Value, new: ir.Value) -> bool:
     """Let all that use `old` use `new`, which keeps its own name unless `old` is a graph output.
 
-    False, and nothing changed, where a graph output would have to become an input, a weight or another output.
+    False, and nothing changed, where an output of the graph would become an input, a weight or two outputs.
     """
     if not old.is_graph_output():
         old.replace_all_uses_with(new)

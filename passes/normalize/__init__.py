@@ -21,6 +21,7 @@ from intaglio.passes.normalize.recognize_linears import RecognizeLinears
 from intaglio.passes.normalize.recognize_norms import RecognizeNorms
 from intaglio.passes.normalize.recognize_rotary import RecognizeRotary
 from intaglio.passes.normalize.split_heads import SplitHeads
+from intaglio.passes.normalize.split_sequences import SplitSequences
 from intaglio.passes.normalize.split_slices import SplitSlices
 from intaglio.passes.normalize.static_kv_cache import StaticKvCache
 from intaglio.passes.result import Declined, Pass, PassResult, run_passes
@@ -87,9 +88,11 @@ def _cleaning() -> tuple[Pass, ...]:
     """What makes the patterns of the other passes fewer."""
     return (
         InferShapes(),
+        CleanUp(),
         FoldConstants(),
         CleanUp(),
         FoldVectors(),
+        SplitSequences(),
         SplitSlices(),
         RecognizeLinears(),
         LiftRows(),

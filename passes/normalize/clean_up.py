@@ -9,7 +9,18 @@ import onnx_ir as ir
 
 from intaglio.passes.normalize.permutations import permutation
 from intaglio.passes.result import Applied, PassResult
-from intaglio.passes.rewriting import bypass, constant, input_at, integers, made_by, remove_unused, sizes
+from intaglio.passes.rewriting import (
+    bypass,
+    constant,
+    described,
+    input_at,
+    insert,
+    integers,
+    made_by,
+    remove_unused,
+    sizes,
+    supersede,
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,7 @@ class CleanUp:
         Identity(x), Dropout(x) in inference, Cast(x) to the type of x,
         Reshape(x) or Expand(x) to the shape of x, Transpose(x) that moves nothing, Slice(x) of everything
         Transpose(Transpose(x)) → Transpose(x);  Reshape(Reshape(x)) → Reshape(x)
+        CastLike(x, y) → Cast(x; to=type of y), where that is known
         Concat(x, nothing) → x, nothing being of size 0 along the axis
         Add(c, x), Mul(c, x) with a constant c → Add(x, c), Mul(x, c)
 
@@ -47,6 +59,8 @@ class CleanUp:
             return None
         if node.op_type in ("Transpose", "Reshape"):
             _join(node)
+        if node.op_type == "CastLike":
+            return _plain_cast(node)
         if node.op_type in ("Add", "Mul"):
             _constant_last(node)
         if node.op_type == "Concat":
@@ -66,6 +80,18 @@ def _forget_removed_readers(graph: ir.Graph) -> None:
     for value in values:
         for use in [one for one in value.uses() if one.node.graph is None]:
             use.node.replace_input_with(use.idx, None)
+
+
+def _plain_cast(node: ir.Node) -> str | None:
+    like = node.inputs[1]
+    if like is None or like.dtype is None:
+        return None
+    if node.inputs[0] is not None and node.inputs[0].dtype == like.dtype:
+        return "Cast to its own type" if bypass(node.outputs[0], node.inputs[0]) else None
+    cast = insert(node, "Cast", [node.inputs[0]], {"to": int(like.dtype)})
+    described(like, cast.outputs[0], sizes(node.outputs[0]))
+    supersede(node, cast)
+    return "CastLike → Cast"
 
 
 def _leave_out_nothing(node: ir.Node) -> None:

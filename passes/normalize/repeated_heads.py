@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from intaglio.passes.rewriting import input_at, integers, made_by
+from intaglio.passes.rewriting import input_at, integers, made_by, rank
+from intaglio.passes.rewriting import sizes as known_sizes
 
 HEADS_AXIS, RANK = 1, 4
+Sizes = list[int | str | None] | None
 
 
 def unexpanded(value: ir.Value) -> ir.Value | str:
@@ -28,9 +30,11 @@ def unexpanded(value: ir.Value) -> ir.Value | str:
         return f"Unsqueeze {unsqueeze.name} adds axis {axes}; heads of a group are neighbours only with [2]"
     if not _repeats_only(repeat, HEADS_AXIS + 1):
         return f"{repeat.op_type} {repeat.name} repeats more than axis 2, or by a number that is not constant"
-    target = integers(input_at(reshape, 1)) if reshape is not None else None
-    if target is None or len(target) != RANK:
-        return f"Reshape after {repeat.name} does not go to a constant shape of four axes"
+    if (
+        rank(value) != RANK
+        and len(integers(input_at(reshape, 1) if reshape is not None else None) or ()) != RANK
+    ):
+        return f"Reshape after {repeat.name} does not go to four axes"
     return unsqueeze.inputs[0]
 
 
@@ -49,12 +53,22 @@ def _before_gather(gather: ir.Node, value: ir.Value) -> ir.Value | str:
 
 
 def _repeats_only(repeat: ir.Node, axis: int) -> bool:
+    if _differs_only_at(axis, known_sizes(repeat.inputs[0]), known_sizes(repeat.outputs[0])):
+        return True
     sizes = integers(input_at(repeat, 1))
     if sizes is None or len(sizes) != RANK + 1:
         return False
     return all(size == 1 for index, size in enumerate(sizes) if index != axis) or _same_but(
         repeat, axis, sizes
     )
+
+
+def _differs_only_at(axis: int, before: Sizes, after: Sizes) -> bool:
+    if before is None or after is None or len(before) != RANK + 1 or len(after) != RANK + 1:
+        return False
+    pairs = list(zip(before, after, strict=True))
+    same = all(one is not None and one == other for index, (one, other) in enumerate(pairs) if index != axis)
+    return same and before[axis] == 1 and isinstance(after[axis], int)
 
 
 def _same_but(repeat: ir.Node, axis: int, sizes: list[int]) -> bool:
