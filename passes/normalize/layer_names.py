@@ -13,7 +13,7 @@ from intaglio.passes.rewriting import SITE
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: the modules around a node, and its op, as a list
 OPS = r"(MatMul|Gemm|Linear|FusedMatMul|FusedGemm|addmm|linear)"
 SUFFIX = re.compile(rf"([./_]({OPS}|weight|kernel)(_\d+)?(:\d+)?)+$")
-MADE_UP = re.compile(rf"(node_|onnx::|n|val|\.|{OPS}|_|\d)*", re.IGNORECASE)
+MADE_UP = re.compile(rf"(node|onnx::|n|val|\.|{OPS}|_|\d)*", re.IGNORECASE)
 
 
 def layer_name(node: ir.Node, weight: ir.Value, taken: Container[str]) -> str:
