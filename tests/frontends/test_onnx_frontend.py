@@ -179,6 +179,21 @@ def test_external_data_may_be_a_hard_link_and_is_found_from_anywhere(
     assert traced.source.bytes == path.stat().st_size + 24
 
 
+def test_links_of_a_hub_cache_are_followed(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    with_external(blobs, {"w": [3, 2]}, "data.bin").rename(blobs / "c0ffee")
+    (blobs / "data.bin").rename(blobs / "beef")
+    (snapshot / "model.onnx").symlink_to("../../blobs/c0ffee")
+    (snapshot / "data.bin").symlink_to("../../blobs/beef")
+    traced = trace(snapshot / "model.onnx")
+    weight = traced.model.graph.initializers["w"].const_value
+    assert weight is not None
+    np.testing.assert_array_equal(weight.numpy(), np.zeros((3, 2), np.float32))
+    assert traced.source.bytes == (blobs / "c0ffee").stat().st_size + 24
+
+
 def test_nothing_at_a_path(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"there is no .*none\.onnx"):
         trace(tmp_path / "none.onnx")

@@ -34,14 +34,19 @@ class ExternalBytes:
         return (folder / self.location).resolve()
 
 
-def external_problems(tensor: onnx.TensorProto, nbytes: int, *, folder: Path) -> Iterator[str]:
-    """What is wrong with the place of a tensor of `nbytes` in `folder`, where the model lies."""
+def external_problems(tensor: onnx.TensorProto, nbytes: int, *, model: Path) -> Iterator[str]:
+    """What is wrong with the place of a tensor of `nbytes` that belongs to the file `model`.
+
+    Its data lies in the file's folder. Where `model` is a link, as in the caches of model hubs, the data may
+    be one to the folder in which the file really lies.
+    """
+    folder = model.absolute().parent
     try:
         where = ExternalBytes.of(tensor)
     except ValueError as error:
         yield f"lies at a place that is no number ({error})"
         return
-    if reason := _outside(where, folder):
+    if reason := _outside(where, folder, model.resolve().parent):
         yield f"lies in {where.location!r}, {reason}"
         return
     yield from _range_problems(where, nbytes, folder)
@@ -57,7 +62,7 @@ def homeless(tensor: onnx.TensorProto, nbytes: int) -> Iterator[str]:
 def mapped_problems(tensor: ir.ExternalTensor) -> Iterator[str]:
     """What is wrong with the place of a tensor in memory, which names its own folder."""
     where = ExternalBytes(str(tensor.location), tensor.offset or 0, tensor.length)
-    if tensor.base_dir and (reason := _outside(where, Path(tensor.base_dir))):
+    if tensor.base_dir and (reason := _outside(where, Path(tensor.base_dir), Path(tensor.base_dir))):
         yield f"initialiser {tensor.name!r} lies in {where.location!r}, {reason}"
         return
     problems = _range_problems(where, tensor.nbytes, Path(tensor.base_dir))
@@ -70,13 +75,13 @@ def external_files(tensors: Iterable[onnx.TensorProto], folder: Path) -> set[Pat
     return {ExternalBytes.of(one).path(folder) for one in external}
 
 
-def _outside(where: ExternalBytes, folder: Path) -> str:
-    """Why the location may not be used; empty where it may."""
+def _outside(where: ExternalBytes, folder: Path, home: Path) -> str:
+    """Why the location, in `folder`, may not be used; empty where it lies in there or in `home`."""
     if not where.location or "\0" in where.location:
         return "which names no file"
     if PurePosixPath(where.location).is_absolute() or PureWindowsPath(where.location).drive:
         return "an absolute path; it must be relative to the model's folder"
-    if not where.path(folder).is_relative_to(folder.resolve()):
+    if not any(where.path(folder).is_relative_to(one.resolve()) for one in (folder, home)):
         return f"which leaves the model's folder {folder}"
     return ""
 

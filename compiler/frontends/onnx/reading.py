@@ -28,8 +28,8 @@ from intaglio.compiler.ir.rules import values_are_defined_before_use
 def read_file(path: Path) -> tuple[ir.Model, Source]:
     """The model in the file at `path`. Raises `ModelFileError` and `UnsupportedModelError`."""
     proto = read_proto(path)
-    folder = path.resolve().parent
-    validate(proto, name=str(path), place=partial(external_problems, folder=folder))
+    folder = path.absolute().parent
+    validate(proto, name=str(path), place=partial(external_problems, model=path))
     files = external_files((tensor for _, tensor in stored_tensors(proto)), folder)
     nbytes = path.stat().st_size + sum(one.stat().st_size for one in files)
     return from_file(proto, folder), Source(str(path.resolve()), nbytes, path)
