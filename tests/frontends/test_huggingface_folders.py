@@ -15,11 +15,9 @@ import torch
 
 from intaglio.compiler.errors import ModelFileError, OptionError, UnsupportedModelError
 from intaglio.compiler.frontends.frontend import TraceOptions
+from intaglio.compiler.frontends.huggingface.checkpoint import Checkpoint
 from intaglio.compiler.frontends.huggingface.frontend import HuggingfaceFrontend
 from intaglio.compiler.frontends.tracing import trace
-
-pytest.importorskip("transformers")
-from intaglio.compiler.frontends.huggingface.checkpoint import Checkpoint
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 FAMILIES = runpy.run_path(str(HELPERS / "families.py"))["families"]()
