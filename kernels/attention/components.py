@@ -37,6 +37,15 @@ class Components:
         for first in range(0, self.size, self.lanes):
             self.store(first, tir.zeros(self.lanes))
 
+    def keep_in_memory(self) -> None:
+        """Have the buffers in memory here, between loops that need the registers.
+
+        LLVM would carry them in registers through those loops, and spill there what the loops work on. A
+        prefetch, which hardly costs anything, may write to memory as far as LLVM knows.
+        """
+        for buffer in self.parts:
+            tir.prefetch(buffer, [0])
+
     def each(self, body: Callable[[Expression, Expression], None]) -> None:
         """Run `body(component, value)` for all, in loops."""
         for index, length in self.lengths:

@@ -54,6 +54,7 @@ class _Writer:
 
     def __init__(self, heads: Heads, frame: KernelFrame, instructions: Instructions) -> None:
         self.heads, self.frame = heads, frame
+        self.wide = instructions is Instructions.AVX512_VNNI
         self.preparation = Preparation(heads, frame)
         self.row = frame.worker if heads.own else tir.int32(0)
         shape = (frame.workers, heads.heads)
@@ -76,8 +77,9 @@ class _Writer:
     def attend(self, kv_head: Expression, first: int, width: int) -> None:
         """`width` query heads of one key head, over this worker's blocks."""
         head = tir.bind(kv_head * tir.int32(self.heads.repeat) + tir.int32(first))
-        # One head's softmax hides behind the next block's scores, which larger blocks would keep too far off.
-        together = 1 if width == 1 else BLOCK // LANES
+        # One head's softmax hides behind the next block's scores, which larger blocks would keep too far off;
+        # with few registers, LLVM makes larger blocks spill in the loops of other kernels, too.
+        together = BLOCK // LANES if width > 1 and self.wide else 1
         state = [QueryState(self.heads, together * LANES) for _ in range(width)]
         for row, one in enumerate(state):
             position = self.frame.position

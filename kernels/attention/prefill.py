@@ -38,7 +38,7 @@ class PrefillAttention:
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
         rows = 8 if instructions is Instructions.AVX512_VNNI else 2
-        writer = _Writer(self, frame, rows)
+        writer = _Writer(self, frame, rows, instructions.registers)
         tiles = tir.bind(tirx.floordiv(frame.count + tir.int32(rows - 1), tir.int32(rows)))
         frame.each_dealt(tiles * tir.int32(self.heads.heads), lambda unit: writer.unit(unit, tiles))
 
@@ -46,16 +46,17 @@ class PrefillAttention:
 class _Writer:
     """Views of one call's buffers, and the code over them."""
 
-    def __init__(self, kernel: PrefillAttention, frame: KernelFrame, rows: int) -> None:
+    def __init__(self, kernel: PrefillAttention, frame: KernelFrame, rows: int, registers: int) -> None:
         heads = kernel.heads
         self.kernel, self.heads, self.frame, self.rows = kernel, heads, frame, rows
+        self.registers = registers
         tokens = frame.count + tir.int32(8)
         self.projection = frame.buffer("projection", (tokens, heads.stride), "float32")
         blocks = heads.capacity // LANES
         self.keys = frame.buffer("keys", (heads.kv_heads, blocks, heads.head_dim, LANES), "float32")
         self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
         self.result = frame.buffer("result", (tokens, kernel.stride), "float32")
-        self.softmax = [OnlineSoftmax(BLOCK) for _ in range(rows)]
+        self.softmax = [OnlineSoftmax(BLOCK, LANES if registers > LANES else 1) for _ in range(rows)]
         self.output = [Components(heads) for _ in range(rows)]
 
     def unit(self, unit: Expression, tiles: Expression) -> None:
@@ -118,6 +119,9 @@ class _Writer:
         """Shrink the output and add the block's weighted values; rows that no query sees are never read."""
         lanes = self.heads.lanes
         for pair in range(0, self.heads.vectors, 2):
+            if self.rows * self.heads.vectors > self.registers:
+                for output in self.output:
+                    output.keep_in_memory()
             parts = range(pair, min(pair + 2, self.heads.vectors))
             sums = [tir.local((2, lanes)) for _ in range(self.rows)]
             for row in range(self.rows):

@@ -94,7 +94,7 @@ class Products:
     def accumulate(
         self, state: list[QueryState], kv_head: Expression, first: Expression, blocks: Expression
     ) -> None:
-        """Shrink the outputs; add weighted values from position `first` on, never reading those out of sight."""
+        """Shrink the outputs; add weighted values from position `first` on, reading none out of sight."""
         end = tirx.Min(blocks * tir.int32(LANES), self.position + tir.int32(1) - first)
         skipped = tir.bind(out_of_sight(self.heads, self.first_position, first))
         count = tir.bind(end - skipped)

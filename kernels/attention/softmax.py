@@ -13,17 +13,18 @@ from intaglio.kernels.tir import LANES, Expression, tirx
 class OnlineSoftmax:
     """What a query carries from block to block, in registers or on the stack."""
 
-    def __init__(self, positions: int) -> None:
+    def __init__(self, positions: int, lanes: int = LANES) -> None:
         self.starts = range(0, positions, LANES)  # of a block's vectors
         self.weights = tir.local((positions,))  # before `update`: the block's scores
-        self.total = tir.local((LANES,))  # of weights, lane by lane
+        self.lanes = lanes
+        self.total = tir.local((lanes,))  # of weights; lane by lane is faster where registers abound
         self.largest = tir.local((1,))  # score
         self.shrink = tir.local((1,))  # factor of the output so far
 
     def clear(self) -> None:
         """Before the first block."""
         tir.store(self.largest, [0], tir.float32(LOWEST))
-        tir.store(self.total, [0], tir.zeros())
+        tir.store(self.total, [0], tir.zeros(self.lanes))
 
     def hide(self) -> None:
         """Put scores in place for positions that the block lacks."""
@@ -40,10 +41,12 @@ class OnlineSoftmax:
         for start, part in zip(self.starts, parts, strict=True):
             tir.store(self.weights, [start], part)
         total = functools.reduce(operator.add, parts)
-        tir.store(self.total, [0], tir.load(self.total, [0]) * tir.spread(shrink) + total)
+        total = tir.sum_lanes(total) if self.lanes == 1 else total
+        running = tir.load(self.total, [0], self.lanes)
+        tir.store(self.total, [0], running * tir.spread(shrink, self.lanes) + total)
         tir.store(self.largest, [0], peak)
         tir.store(self.shrink, [0], shrink)
 
     def sum(self) -> Expression:
         """The sum of all weights."""
-        return tir.sum_lanes(tir.load(self.total, [0]))
+        return self.total[0] if self.lanes == 1 else tir.sum_lanes(tir.load(self.total, [0]))
