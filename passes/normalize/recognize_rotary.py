@@ -32,11 +32,11 @@ HEADS_FIRST = [0, 2, 1, 3]
 class RecognizeRotary:
     """`x · cos(p · f) + rotated(x) · sin(p · f)` → `RotaryEmbedding(x, cosines, sines, p)`.
 
-    `rotated` swaps halves of the last axis and negates the first; the halves may be written out, too. The
-    tables hold what the graph computes for the positions 0 … `context` - 1, any scaling included; they are
-    computed when they are read, and layers that compute the same share one. Where `x` is
-    `[batch, sequence, heads, head_dim]`, transposes come around the op. A `RotaryEmbedding` without positions
-    gets tables as well.
+    `rotated` swaps the halves of the last axis, or its neighbours (`interleaved`), and negates the first of
+    each pair; the parts may be written out, too. The tables hold what the graph computes for the positions
+    0 … `context` - 1, any scaling included; they are computed when they are read, and layers that compute the
+    same share one. Where `x` is `[batch, sequence, heads, head_dim]`, transposes come around the op. A
+    `RotaryEmbedding` without positions gets tables as well.
     `Concat(RotaryEmbedding(x[…, :r]), x[…, r:])` → `RotaryEmbedding(x; rotary_embedding_dim=r)`.
 
     Exceptions:

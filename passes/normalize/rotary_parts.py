@@ -5,12 +5,13 @@ Each reader returns what it found, or `None` where nothing is near.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from intaglio.passes.rewriting import integers, is_op, made_by, sizes
+from intaglio.passes.normalize.rotary_pairs import halves, neighbours, stacked_pairs
+from intaglio.passes.rewriting import is_op, made_by, sizes
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ def rotations(node: ir.Node) -> Iterator[Rotation]:
     """The rotation that `node` is the last step of, if it is one."""
     if is_op(node, "Add"):
         yield from _by_rotated_half(node)
-    elif is_op(node, "Concat"):
-        yield from _by_halves(node)
+    elif is_op(node, "Concat") and len(node.inputs) == 2 and _is_last_axis(node):
+        yield from _by_parts(node, node.inputs[0], node.inputs[1], halves)
+    elif is_op(node, "Reshape"):
+        stacked = stacked_pairs(node.outputs[0])
+        if stacked is not None:
+            yield from _by_parts(node, *stacked, neighbours)
 
 
 def _by_rotated_half(add: ir.Node) -> Iterator[Rotation]:
-    """`x · cos + Concat(-x₂, x₁) · sin`, in any order."""
+    """`x · cos + turned(x) · sin`, in any order; `turned` negates the second of each pair and swaps them."""
     factors = [_factors(one) for one in add.inputs]
     for first, second in (factors, factors[::-1]):
         for turned, sine in second:
@@ -47,20 +52,23 @@ def _by_rotated_half(add: ir.Node) -> Iterator[Rotation]:
                     return
 
 
-def _by_halves(concat: ir.Node) -> Iterator[Rotation]:
-    """`Concat(x₁ · cos - x₂ · sin, x₂ · cos + x₁ · sin)` along the last axis."""
-    if len(concat.inputs) != 2 or not _is_last_axis(concat):
-        return
-    difference, total = made_by(concat.inputs[0], "Sub"), made_by(concat.inputs[1], "Add")
+def _by_parts(
+    last: ir.Node,
+    first: ir.Value | None,
+    second: ir.Value | None,
+    whole: Callable[[ir.Value | None, ir.Value | None], ir.Value | None],
+) -> Iterator[Rotation]:
+    """`x₁ · cos - x₂ · sin` and `x₂ · cos + x₁ · sin`, joined again by `last`."""
+    difference, total = made_by(first, "Sub"), made_by(second, "Add")
     if difference is None or total is None:
         return
     terms = [_factors(one) for one in (*difference.inputs, *total.inputs)]
     for (x1, cosine), (x2, sine) in _pairs(terms[0], terms[1]):
         crossed = {(x2, cosine), (x1, sine)}
         found = any({one, other} == crossed for one, other in _pairs(terms[2], terms[3]))
-        source = _halves(x1, x2)
+        source = whole(x1, x2)
         if found and source is not None:
-            yield Rotation(source, cosine, sine, False, False, concat)
+            yield Rotation(source, cosine, sine, False, whole is neighbours, last)
             return
 
 
@@ -83,27 +91,19 @@ def _factors(value: ir.Value | None) -> Factors:
 
 
 def _turned(value: ir.Value) -> tuple[ir.Value, bool] | None:
-    """`x` where `value` is `Concat(-x₂, x₁)`; and whether its pairs are neighbours."""
+    """`x` where `value` is made of `-x₂` and `x₁`; and whether its pairs are neighbours."""
     concat = made_by(value, "Concat")
     if concat is not None and len(concat.inputs) == 2 and _is_last_axis(concat):
-        negative = made_by(concat.inputs[0], "Neg")
-        second = negative.inputs[0] if negative is not None else None
-        source = _halves(concat.inputs[1], second)
+        source = halves(concat.inputs[1], _negated(concat.inputs[0]))
         return None if source is None else (source, False)
-    return None
+    stacked = stacked_pairs(value)
+    source = neighbours(stacked[1], _negated(stacked[0])) if stacked is not None else None
+    return None if source is None else (source, True)
 
 
-def _halves(first: ir.Value | None, second: ir.Value | None) -> ir.Value | None:
-    """The value that is split into these equal halves of its last axis."""
-    split = made_by(first, "Split")
-    if split is None or first is None or second is None or second.producer() is not split:
-        return None
-    if tuple(split.outputs) != (first, second) or split.inputs[0] is None:
-        return None
-    shape = sizes(split.inputs[0])
-    last = shape is not None and split.attributes.get_int("axis", 0) in (-1, len(shape) - 1)
-    parts = integers(split.inputs[1]) if len(split.inputs) > 1 else [1, 1]
-    return split.inputs[0] if last and parts is not None and len(set(parts)) == 1 else None
+def _negated(value: ir.Value | None) -> ir.Value | None:
+    negative = made_by(value, "Neg")
+    return negative.inputs[0] if negative is not None else None
 
 
 def _is_last_axis(concat: ir.Node) -> bool:
