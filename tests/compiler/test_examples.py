@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,3 +64,15 @@ def test_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("onnx_file").main(str(model), str(tmp_path / "model"))
     assert capsys.readouterr().out == "y: [2, 4], largest difference 0.0e+00\n"
     assert (tmp_path / "model" / "artifact.json").is_file()
+
+
+def test_huggingface_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    helpers = EXAMPLES.parent / "tests" / "helpers"
+    families = runpy.run_path(str(helpers / "families.py"))["families"]()
+    folders = runpy.run_path(str(helpers / "huggingface_folders.py"))
+    config = families["llama"]()
+    config.max_position_embeddings = 256
+    folders["write_random_model"](config, tmp_path)
+    folders["write_tokenizer"](tmp_path, config.vocab_size)
+    example("huggingface_folder").main(str(tmp_path))
+    assert "tokens)" in capsys.readouterr().out

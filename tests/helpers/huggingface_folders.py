@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 WEIGHTS = "model.safetensors"
 
@@ -32,6 +33,15 @@ def write_random_model(
             parameter.copy_(parameter.to(dtype))
     copy.deepcopy(model).to(dtype).save_pretrained(folder, **options)  # a copy: buffers would be rounded, too
     return model
+
+
+def write_tokenizer(folder: Path, size: int) -> None:
+    """A `tokenizer.json` of bytes, as many as `size` leaves room for."""
+    names = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())][:size]
+    tokenizer = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def run_original(model: Any, tokens: np.ndarray) -> np.ndarray:

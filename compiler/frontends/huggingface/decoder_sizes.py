@@ -13,15 +13,7 @@ from intaglio.compiler.frontends.traced import DecoderArchitecture
 from intaglio.passes.normalize.expected import Expected
 from intaglio.passes.rewriting import is_op
 
-GATED = (
-    "SiLU",
-    "SiLUActivation",
-    "GELU",
-    "GELUActivation",
-    "GELUTanh",
-    "NewGELUActivation",
-    "QuickGELUActivation",
-)
+GATES = ("silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh")  # of which gated MLPs are canonical ops
 _JOINED, _SEPARATE = "gate_up_proj", ("gate_proj", "up_proj")
 
 
@@ -72,7 +64,7 @@ def expected_of(graph: ir.Graph, module: torch.nn.Module, executed: set[str]) ->
     turned = sum(_is_turned(node.inputs[place]) for node in attentions for place in (0, 1))
     modules = dict(module.named_modules())
     norms = sum("Norm" in type(modules[path]).__name__ for path in executed if path in modules)
-    gated = sum(_is_gated(one) for one in modules.values())
+    gated = sum(_is_gated(one) for one in modules.values()) if _has_known_gate(module) else 0
     return Expected(len(attentions), turned, norms, gated)
 
 
@@ -88,6 +80,11 @@ def _is_turned(value: ir.Value | None) -> bool:
         seen.add(node)
         pending += node.inputs
     return False
+
+
+def _has_known_gate(module: Any) -> bool:
+    names = (getattr(module.config, name, None) for name in ("hidden_act", "hidden_activation"))
+    return next((name for name in names if name), GATES[0]) in GATES
 
 
 def _is_gated(module: torch.nn.Module) -> bool:

@@ -43,37 +43,12 @@ from intaglio.compiler.frontends.huggingface.scopes import module_path
 from intaglio.compiler.frontends.huggingface.substitutes import substitute
 from intaglio.compiler.frontends.huggingface.tidy import tidy
 from intaglio.compiler.frontends.huggingface.translations import translations
+from intaglio.compiler.frontends.huggingface.wrapper import EXAMPLE, SIZES, WRAPPED, Logits
 from intaglio.compiler.frontends.torch_module.export import export_module
 from intaglio.compiler.frontends.traced import Source, Tokenizer, Traced
 from intaglio.passes.rewriting import is_op
 
-SIZES = {0: "batch", 1: "sequence"}
-EXAMPLE = (2, 7)  # sizes of the traced example; nothing in the graph depends on them
-WRAPPED = "decoder"  # where the model is inside `Logits`
-
-
-class Positions(torch.nn.Module):
-    """0, 1, … for every sequence; a module, so that its nodes are named after it."""
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """int64 `[batch, sequence]` → int64 `[batch, sequence]`."""
-        row = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return row[None].expand(input_ids.shape)
-
-
-class Logits(torch.nn.Module):
-    """What is exported: `input_ids` to logits, positions counted from zero and given by name."""
-
-    def __init__(self, decoder: torch.nn.Module, takes_positions: bool) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.position_ids = Positions() if takes_positions else None
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """int64 `[batch, sequence]` → float32 `[batch, sequence, vocabulary]`."""
-        places = {} if self.position_ids is None else {"position_ids": self.position_ids(input_ids)}
-        result: torch.Tensor = self.decoder(input_ids=input_ids, use_cache=False, **places).logits
-        return result
+RECURRENT = ("Conv", "ConvTranspose", "CumSum", "Scan", "Loop", "LSTM", "GRU", "RNN")  # mix tokens
 
 
 def trace_decoder(
@@ -88,11 +63,7 @@ def trace_decoder(
         decoder = _Decoder.build(folder.config, model_class, checkpoint, attention)
         model = decoder.export()
     architecture = architecture_of(decoder.config, decoder.module, decoder.tied)
-    if not any(is_op(node, "Attention") for node in model.graph):
-        raise UnsupportedModelError(
-            f"decoder: {model_class.__name__} has no attention that a cache could serve; such models are not "
-            "compiled as decoders."
-        )
+    _check_cacheable(model.graph, architecture.layers, model_class.__name__)
     expected = expected_of(model.graph, decoder.module, decoder.executed(model.graph))
     decoder.finish(model)
     source = Source(str(folder.folder.resolve()), checkpoint.bytes, folder.folder)
@@ -176,6 +147,16 @@ class _Decoder:
         around = self.layers.path.rpartition(".")[0] if self.layers is not None else ""
         paths = dict.fromkeys([around, self.module.base_model_prefix, ""])
         return tuple(f"{WRAPPED}.{path}".rstrip(".") for path in paths)
+
+
+def _check_cacheable(graph: ir.Graph, layers: int, name: str) -> None:
+    """Refuse models that look at earlier tokens by other means than one attention per layer."""
+    found = sum(is_op(node, "Attention") for node in graph)
+    problems = [] if found == layers else [f"{found} attentions in {layers} layers"]
+    others = sorted({node.op_type for node in graph if node.op_type in RECURRENT})
+    problems += [f"{op_type} over the sequence, whose state no cache holds" for op_type in others]
+    if problems:
+        raise UnsupportedModelError(f"decoder: {name} cannot be given a cache of keys and values:", problems)
 
 
 def _ties_differing(module: Any, arrays: Mapping[str, Array]) -> bool:

@@ -126,9 +126,9 @@ class _Unusable:
         raise LayerIndexUsed
 
     __index__ = __int__ = __float__ = __bool__ = __hash__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __mod__ = __floordiv__ = __truediv__ = __rtruediv__ = __str__ = __format__ = _refuse  # type: ignore[assignment]
+    __mod__ = __floordiv__ = __truediv__ = __rtruediv__ = __str__ = __format__ = _refuse
 
 
 def representatives_of(kinds: Sequence[int]) -> dict[int, int]:
