@@ -206,8 +206,25 @@ def test_layers_that_use_their_number_are_traced_one_by_one(
     _check_equal(traced, original)
 
 
-def test_a_model_without_attention_is_no_decoder(tmp_path: Path) -> None:
-    config = transformers.MambaConfig(vocab_size=131, hidden_size=32, num_hidden_layers=1, state_size=4)
+SMALL = {"vocab_size": 131, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+UNFIT = {
+    "MambaConfig": ({"state_size": 4}, "MambaForCausalLM cannot be traced"),
+    "FalconConfig": ({}, "FalconForCausalLM cannot be built with attn_implementation"),
+    "Lfm2Config": (
+        {"intermediate_size": 48, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]},
+        r"(?s)1 attentions in 2 layers.*Conv over the sequence, whose state no cache holds",
+    ),
+    "GptOssConfig": (
+        {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 16, "num_local_experts": 2},
+        r"(?s)layers\.0\.mlp\.experts: has_bias is True.*layers\.1\.mlp\.experts: is_concatenated is False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_a_cache_cannot_serve_or_is_not_known_is_refused(name: str, tmp_path: Path) -> None:
+    fields, told = UNFIT[name]
+    config = getattr(transformers, name)(**{**SMALL, **fields})
     FOLDERS["write_random_model"](config, tmp_path)
-    with pytest.raises(UnsupportedModelError, match="MambaForCausalLM"):
+    with pytest.raises(UnsupportedModelError, match=told):
         trace(tmp_path)

@@ -71,6 +71,7 @@ def families() -> dict[str, Callable[[], Any]]:
         "cohere": _maker("CohereConfig", **GATED, use_qk_norm=True),
         "stablelm": _maker("StableLmConfig", **GATED),
         "starcoder2": _maker("Starcoder2Config", **GATED, sliding_window=WINDOW),
+        "phi": _maker("PhiConfig", **SIZES, intermediate_size=96),
         "smollm3": _maker("SmolLM3Config", **GATED, no_rope_layers=[1, 1, 0]),
     }
 

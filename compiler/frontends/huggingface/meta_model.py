@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from intaglio.compiler.errors import UnsupportedModelError
+
 
 @dataclass(frozen=True)
 class MetaModel:
@@ -21,9 +23,19 @@ class MetaModel:
 
 
 def build_on_meta(model_class: Any, config: Any, **implementations: str) -> MetaModel:
-    """The model of `config`, which is not changed; `implementations` are for transformers' `_from_config`."""
-    with torch.device("meta"):
-        module = model_class._from_config(copy.deepcopy(config), dtype=torch.float32, **implementations)
+    """The model of `config`, which is not changed; `implementations` are for transformers' `_from_config`.
+
+    Raises `UnsupportedModelError` where the class refuses them or the config.
+    """
+    try:
+        with torch.device("meta"):
+            module = model_class._from_config(copy.deepcopy(config), dtype=torch.float32, **implementations)
+    except (KeyError, ValueError) as error:  # some classes look implementations up in a table of their own
+        wanted = ", ".join(f"{name} {value!r}" for name, value in implementations.items())
+        raise UnsupportedModelError(
+            f"trace: {model_class.__name__} cannot be built with {wanted}, which it must allow "
+            f"({type(error).__name__}: {error})."
+        ) from error
     module.eval()
     return MetaModel(module, _computed_buffers(module))
 
