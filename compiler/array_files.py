@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from intaglio.compiler.array_exchange import Array
 from intaglio.compiler.compiled_graph import CompiledGraph
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.folders import disk_errors
-from intaglio.compiler.graph_ports import Array, GraphPorts
+from intaglio.compiler.graph_ports import GraphPorts
 
 
 def read_arrays(path: str | Path, ports: GraphPorts | None = None) -> dict[str, Array]:

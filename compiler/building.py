@@ -7,12 +7,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from intaglio.compiler.artifact import Manifest, Source, sha256, write_manifest
+from intaglio.compiler.artifact import sha256, write_manifest
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends import traced as frontends
 from intaglio.compiler.frontends.traced import Traced
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.ir import Dump
+from intaglio.compiler.manifest import Manifest, Source
 from intaglio.compiler.memory import PeakMemory
 from intaglio.compiler.progress import ProgressListener, Recorder
 from intaglio.compiler.settings import Settings

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.compiler.artifact import Manifest
 from intaglio.compiler.compiled_model import DEFAULT_ROUNDS, CompiledModel, Inputs
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.generation import (
@@ -21,6 +20,7 @@ from intaglio.compiler.generation import (
     TextStream,
     prompt_tokens,
 )
+from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.sampling import SamplingOptions
 from intaglio.compiler.workload import Workload
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.array_exchange import Array, is_torch, to_torch
 from intaglio.compiler.compiled_model import DEFAULT_ROUNDS, CompiledModel, Inputs
 from intaglio.compiler.errors import OptionError
-from intaglio.compiler.graph_ports import Array, GraphPorts, is_torch, to_torch
+from intaglio.compiler.graph_ports import GraphPorts
+from intaglio.compiler.manifest import Manifest
 
 if TYPE_CHECKING:
     import onnx_ir as ir

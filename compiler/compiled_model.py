@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from intaglio.compiler.artifact import TOKENIZER, Manifest, artifact_bytes, copy_artifact
+from intaglio.compiler.artifact import artifact_bytes, copy_artifact
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.folders import disk_errors
+from intaglio.compiler.manifest import TOKENIZER, Manifest
 
 if TYPE_CHECKING:
     from intaglio.backends.tvm import NativeSession, Program

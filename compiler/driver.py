@@ -15,21 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intaglio.compiler.artifact import (
-    LIBRARY,
-    PROGRAM,
-    REGION,
-    WEIGHTS,
-    Manifest,
-    read_manifest,
-    refuse_foreign,
-    verify,
-    write_manifest,
-)
+from intaglio.compiler.artifact import read_manifest, refuse_foreign, verify, write_manifest
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import OptionError, TargetError
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.frontend import TraceOptions
+from intaglio.compiler.manifest import LIBRARY, PROGRAM, Manifest
+from intaglio.compiler.opening import open_artifact
 from intaglio.compiler.progress import ProgressListener
 from intaglio.compiler.settings import Settings, resolve_threads
 from intaglio.compiler.workload import Workload
@@ -40,8 +32,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from intaglio.backends.onnxruntime import RegionSession
-    from intaglio.backends.tvm import Program
     from intaglio.compiler.plan import Plan
 
 
@@ -119,57 +109,6 @@ def load(path: str | Path, *, recompile: bool = False, threads: int | None = Non
     return open_artifact(folder, manifest, count)
 
 
-def open_artifact(
-    folder: Path,
-    manifest: Manifest,
-    threads: int,
-    holder: tempfile.TemporaryDirectory[str] | None = None,
-    original: Callable[[], ir.Model] | None = None,
-) -> CompiledModel:
-    """The model in `folder`, whose files have been verified; `holder` is kept alive with it.
-
-    `original` traces the model again; left out, that is done from the recorded source.
-    """
-    if manifest.kind == "graph":
-        return _opened_graph(folder, manifest, threads, holder, original)
-    from intaglio.backends.tvm import NativeSession, Program
-    from intaglio.compiler.compiled_decoder import CompiledDecoder
-
-    program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
-    session = NativeSession(
-        program,
-        weights=folder / WEIGHTS,
-        library=folder / LIBRARY,
-        threads=threads,
-        regions=_opened_regions(folder, program, threads),
-    )
-    return CompiledDecoder(folder, manifest, program, session, threads, holder)
-
-
-def _opened_regions(folder: Path, program: Program, threads: int) -> list[RegionSession]:
-    """The parts of a decoder that onnxruntime runs."""
-    if not program.foreign:
-        return []
-    from intaglio.backends.onnxruntime import RegionSession
-
-    return [RegionSession(folder / one.file, threads=threads) for one in program.foreign]
-
-
-def _opened_graph(
-    folder: Path,
-    manifest: Manifest,
-    threads: int,
-    holder: tempfile.TemporaryDirectory[str] | None,
-    original: Callable[[], ir.Model] | None,
-) -> CompiledModel:
-    from intaglio.backends.onnxruntime import RegionSession
-    from intaglio.compiler.compiled_graph import CompiledGraph
-
-    session = RegionSession(folder / REGION, threads=threads)
-    traced = original or _traced_from_source(manifest)
-    return CompiledGraph(folder, manifest, session, threads, traced, holder)
-
-
 def target_of(manifest: Manifest) -> Target:
     """The target that the artefact was compiled for."""
     return Target.from_json(json.dumps(manifest.target))
@@ -209,18 +148,6 @@ def _retraced(settings: Settings) -> Callable[[], ir.Model] | None:
         from intaglio.compiler.frontends.tracing import trace
 
         return trace(settings.model, settings.tracing).model
-
-    return traced
-
-
-def _traced_from_source(manifest: Manifest) -> Callable[[], ir.Model]:
-    """What traces the recorded source again. It raises `ArtifactError` where that is gone or has changed."""
-
-    def traced() -> ir.Model:
-        from intaglio.compiler.export import source_of
-        from intaglio.compiler.frontends.tracing import trace
-
-        return trace(source_of(manifest, "bench"), TraceOptions(padding=manifest.padding)).model
 
     return traced
 

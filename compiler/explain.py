@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
-from intaglio.compiler.artifact import Manifest
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.explain_graph import operator_fact
+from intaglio.compiler.manifest import Manifest
 
 NEAREST = 5
 NO_SITE = "  index arithmetic, which the runtime does itself"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.manifest import Manifest
 
 WHOLE_REASON = (
     "graphs run whole in onnxruntime, since handing tensors over around single layers costs more than "

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from intaglio.compiler.artifact import REGION, Manifest, Source, sha256
+from intaglio.compiler.artifact import sha256
 from intaglio.compiler.errors import ArtifactError
 from intaglio.compiler.folders import replaced_folder
 from intaglio.compiler.frontends.frontend import TraceOptions
+from intaglio.compiler.manifest import REGION, Manifest, Source
 from intaglio.compiler.settings import Settings
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target

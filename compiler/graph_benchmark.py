@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from intaglio.compiler.array_exchange import Array
 from intaglio.compiler.errors import IntaglioError, OptionError
-from intaglio.compiler.graph_ports import Array, GraphPort, GraphPorts
+from intaglio.compiler.graph_ports import GraphPort, GraphPorts
 from intaglio.compiler.workload import is_count
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from intaglio.backends.onnxruntime import write_region
 from intaglio.compiler.account import Account
-from intaglio.compiler.artifact import REGION, TOKENIZER, Manifest
 from intaglio.compiler.building import source_of, tokenizer_json
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.traced import Traced
@@ -15,6 +14,7 @@ from intaglio.compiler.graph_passes import normalized_graph, treated_graph
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.graph_sites import operators_of, sites_of
 from intaglio.compiler.ir import Dump
+from intaglio.compiler.manifest import REGION, TOKENIZER, Manifest
 from intaglio.compiler.progress import Recorder
 from intaglio.compiler.settings import Settings
 

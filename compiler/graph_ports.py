@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
+from intaglio.compiler.array_exchange import Array, to_numpy
 from intaglio.compiler.errors import OptionError, UnsupportedModelError
 from intaglio.compiler.frontends.call_signature import CallSignature
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-Array = NDArray[np.generic]
 
 PORT_TYPES = frozenset(
     {"bool", "bfloat16", "float16", "float32", "float64"}
@@ -82,49 +79,13 @@ class GraphPorts:
         arrays = {}
         for name, port in self.inputs.items():
             if name in given:
-                arrays[name] = array = to_numpy(given[name], port)
+                arrays[name] = array = to_numpy(given[name], port.numpy)
                 problems += [f"{name!r} {one}" for one in _misfits(array, port)]
         problems += [] if self.call is None else _disagreements(arrays, self.inputs)
         if problems:
             known = ", ".join(f"{name} {port}" for name, port in self.inputs.items()) or "none"
             raise OptionError("\n  - ".join([f"call: the inputs do not fit; they are: {known}", *problems]))
         return arrays
-
-
-def is_torch(value: object) -> bool:
-    """Whether `value` is a torch tensor; asks torch only where it has been imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def to_numpy(value: Any, port: GraphPort) -> Array:
-    """A torch tensor, array or number as an array; numbers and lists take the type of `port`."""
-    if is_torch(value):
-        return _from_torch(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(value)
-    try:
-        return np.asarray(value, port.numpy)
-    except (TypeError, ValueError):
-        return np.asarray(value, object)  # told to be of the wrong type
-
-
-def to_torch(array: Array) -> Any:
-    """As a torch tensor over the same memory."""
-    import torch
-
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def _from_torch(tensor: Any) -> Array:
-    import torch
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return cast(Array, tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16))
-    return cast(Array, tensor.numpy())
 
 
 def _misfits(array: Array, port: GraphPort) -> Iterator[str]:

@@ -13,11 +13,11 @@ from intaglio.backends.tvm import build_library
 from intaglio.backends.tvm.lower import Lowered, lower
 from intaglio.backends.tvm.sites import Site
 from intaglio.compiler.account import Account
-from intaglio.compiler.artifact import LIBRARY, PROGRAM, TOKENIZER, WEIGHTS, Manifest
 from intaglio.compiler.building import source_of, tokenizer_json
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.traced import DecoderArchitecture, Traced
 from intaglio.compiler.ir import Dump
+from intaglio.compiler.manifest import LIBRARY, PROGRAM, TOKENIZER, WEIGHTS, Manifest
 from intaglio.compiler.membership import makers, members
 from intaglio.compiler.progress import Recorder
 from intaglio.compiler.settings import Settings

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from intaglio.compiler.artifact import Manifest
+from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.report import Measure, Report, SiteReport
 
 if TYPE_CHECKING:

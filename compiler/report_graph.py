@@ -6,8 +6,8 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 
-from intaglio.compiler.artifact import Manifest
 from intaglio.compiler.explain_graph import CONSTANT, WHOLE_REASON
+from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.report import Measure, Report, SiteReport
 
 SHOWN = 8  # operators in a line

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from intaglio.backends.onnxruntime.matmul_nbits import stored
+from intaglio.backends.onnxruntime.packing import stored
 from intaglio.backends.onnxruntime.products import float_type
 from intaglio.compiler.ir import DequantizedWeight, GraphBuilder, is_dequantized_weight
 

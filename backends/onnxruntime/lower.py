@@ -11,7 +11,8 @@ from onnx_ir.passes.common import (
 )
 
 from intaglio.backends.onnxruntime.float_weights import store_floats
-from intaglio.backends.onnxruntime.matmul_nbits import CONTRIB, lower_lookups, lower_products
+from intaglio.backends.onnxruntime.lookups import lower_lookups
+from intaglio.backends.onnxruntime.matmul_nbits import CONTRIB, lower_products
 from intaglio.compiler.ir import DOMAIN
 
 

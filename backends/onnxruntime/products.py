@@ -86,6 +86,10 @@ def reason_for_floats(product: Product) -> str:
         return "MatMulNBits takes no such zero point"
     if weight.shape[1] % weight.block_size or not largest_block(weight.block_size):
         return f"MatMulNBits takes no blocks of {weight.block_size}"
+    rounding = producer_of(product.matmul.inputs[0], "QuantizeActivation", DOMAIN)
+    if rounding is not None:
+        group = attribute_int(rounding, "group", 0)
+        return f"MatMulNBits rounds no activations in groups of {group}"
     return f"MatMulNBits dequantises {product.bits}-bit weights anew in every call"
 
 

@@ -15,7 +15,8 @@ from onnx_ir.passes.common import (
 )
 
 from intaglio.backends.onnxruntime.lower import is_rounding
-from intaglio.backends.onnxruntime.matmul_nbits import CONTRIB, INT8, MARK, replace, stored
+from intaglio.backends.onnxruntime.matmul_nbits import CONTRIB, INT8, MARK, replace
+from intaglio.backends.onnxruntime.packing import stored
 from intaglio.compiler.ir import GraphBuilder, ensure_function, quantize_activation
 
 CODES = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}

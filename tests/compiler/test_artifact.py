@@ -14,12 +14,6 @@ import pytest
 
 from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
 from intaglio.compiler.artifact import (
-    MANIFEST as NAME,
-)
-from intaglio.compiler.artifact import (
-    REQUIRED,
-    Manifest,
-    Source,
     copy_artifact,
     read_manifest,
     refuse_foreign,
@@ -28,6 +22,8 @@ from intaglio.compiler.artifact import (
     write_manifest,
 )
 from intaglio.compiler.errors import ArtifactError, ForeignArtifactError, TamperedArtifactError
+from intaglio.compiler.manifest import MANIFEST as NAME
+from intaglio.compiler.manifest import REQUIRED, Manifest, Source
 
 FILES = REQUIRED["decoder"]
 ACCOUNT = Account(

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from intaglio.compiler.account import Account, AppliedEntry, CertificateEntry, DeclinedEntry
-from intaglio.compiler.artifact import Manifest, Source
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.explain import explain, known_names
+from intaglio.compiler.manifest import Manifest, Source
 from intaglio.compiler.report import Report
 from intaglio.compiler.report_decoder import make_report
 

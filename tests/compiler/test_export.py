@@ -16,9 +16,10 @@ import pytest
 import intaglio
 from intaglio.backends.onnxruntime import OnnxRuntimeSession
 from intaglio.backends.reference import ReferenceSession
-from intaglio.compiler.artifact import Source, read_manifest, sha256
+from intaglio.compiler.artifact import read_manifest, sha256
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.export import export_onnx
+from intaglio.compiler.manifest import Source
 from intaglio.compiler.reference_session import GraphSession
 
 TOKENS = np.random.default_rng(1).integers(3, 300, size=25).tolist()
