@@ -10,35 +10,34 @@ import onnx_ir as ir
 from intaglio.passes.normalize.evaluate import cut
 from intaglio.passes.rewriting import made_by
 
-PROBES = ((1, 5), (2, 7), (3, 1))  # batch, sequence
+PROBES = ((1, 5), (2, 7), (3, 1))  # batch, sequence; the last has single tokens
 TOKENS = 1 << 16  # made-up ones: what depends on their values is no position
 
 
-def offset_of(value: ir.Value, tokens: ir.Value, opset: int) -> int | str | None:
+def offset_of(
+    value: ir.Value, tokens: ir.Value, opset: int, counted: Sequence[ir.Value] = ()
+) -> int | str | None:
     """`c` where `value` is `c + 0, 1, …` along its last axis for every sequence of `tokens`.
 
-    `None` where it is the same number for all tokens; a string says why it is something else. It is computed
-    for a few batches of made-up tokens.
+    `None` where it is one number for all tokens; a string says why it is something else. It is computed for
+    a few batches of made-up tokens; the inputs `counted` are 0, 1, … themselves.
     """
-    part = cut(value, [tokens], opset)
+    part = cut(value, [tokens, *counted], opset)
     if isinstance(part, str):
         return f"{value.name} is no position: {part}"
-    random, found = np.random.default_rng(0), set[int | None]()
+    random, starts = np.random.default_rng(0), list[int | None]()
     for shape in PROBES:
-        given = random.integers(0, TOKENS, shape)
-        array = part.run({tokens: given})
-        if isinstance(array, str):
-            return f"{value.name} is no position: {array}"
-        start = _start(array.astype(np.int64), shape)
+        numbers = np.broadcast_to(np.arange(shape[1]), shape)
+        array = part.run({tokens: random.integers(0, TOKENS, shape), **dict.fromkeys(counted, numbers)})
+        start = array if isinstance(array, str) else _start(array.astype(np.int64), shape)
         if isinstance(start, str):
             return f"{value.name} is no position: {start}"
-        found.add(start)
-    starts = found - {None} if len(found) > 1 else found  # one token alone may look constant
-    return (
-        starts.pop()
-        if len(starts) == 1
-        else f"{value.name} is no position: it starts at {sorted(map(str, starts))}"
-    )
+        starts.append(start)
+    if starts[:-1] == [None] * (len(PROBES) - 1):  # what a single token says, the last probe, is any number
+        return None
+    if len(set(starts)) > 1:
+        return f"{value.name} is no position: it starts at {starts}"
+    return starts[0]
 
 
 def _start(

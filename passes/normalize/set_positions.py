@@ -13,6 +13,7 @@ from intaglio.passes.normalize.positions import offset_of
 from intaglio.passes.rewriting import input_at, is_op, rank, site_of, sizes
 from intaglio.passes.weights import read_weight
 
+GIVEN = "position_ids"  # what exporters call a graph input of positions
 POSITIONS = 3  # input of RotaryEmbedding
 
 
@@ -25,11 +26,17 @@ class _Reader:
     offset: int  # added to the positions before
 
 
+def position_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """Graph inputs that count the tokens of every sequence."""
+    turning = {input_at(node, POSITIONS) for node in graph if is_op(node, "RotaryEmbedding")}
+    return [one for one in graph.inputs if one in turning or one.name == GIVEN]
+
+
 def set_positions(graph: ir.Graph, tokens: ir.Value, position_ids: ir.Value) -> None:
     """Let all rotary embeddings and tables of positions read `position_ids`, `[batch, sequence]`.
 
-    Graph inputs of positions go. Raises `UnsupportedModelError` that lists the readers whose positions do not
-    count the tokens of a sequence.
+    Raises `UnsupportedModelError` that lists the readers whose positions do not count the tokens of a
+    sequence.
     """
     found = list(_readers(graph, tokens))
     problems = [one for one in found if isinstance(one, str)]
@@ -37,15 +44,12 @@ def set_positions(graph: ir.Graph, tokens: ir.Value, position_ids: ir.Value) -> 
         raise UnsupportedModelError("static_kv_cache: these positions cannot follow a cache:", problems)
     readers = [one for one in found if isinstance(one, _Reader)]
     shifted = {0: position_ids}
-    replaced = {input_at(one.node, one.place) for one in readers}
     for one in readers:
         if one.offset not in shifted:
             shifted[one.offset] = _shifted(graph, position_ids, one.offset)
         one.node.resize_inputs(max(len(one.node.inputs), one.place + 1))
         one.node.replace_input_with(one.place, shifted[one.offset])
         _spread(one.node, position_ids)
-    for value in [one for one in graph.inputs if one in replaced]:
-        graph.inputs.remove(value)
 
 
 def other_angles(graph: ir.Graph) -> list[str]:
@@ -69,9 +73,9 @@ def _rotary(node: ir.Node, graph: ir.Graph, tokens: ir.Value) -> _Reader | str:
     table = node.inputs[1]
     if ids is None and (table is None or table.const_value is None):
         return f"{site_of(node)}: its cosines are computed, not looked up"
-    if ids is None or ids.is_graph_input():
+    if ids is None:
         return _Reader(node, POSITIONS, 0)
-    offset = offset_of(ids, tokens, graph.opset_imports[""])
+    offset = offset_of(ids, tokens, graph.opset_imports[""], position_inputs(graph))
     if offset == 0:
         return _Reader(node, POSITIONS, 0)
     return offset if isinstance(offset, str) else f"{site_of(node)}: its positions start at {offset}"
@@ -79,11 +83,12 @@ def _rotary(node: ir.Node, graph: ir.Graph, tokens: ir.Value) -> _Reader | str:
 
 def _table(node: ir.Node, graph: ir.Graph, tokens: ir.Value) -> _Reader | str | None:
     ids = node.inputs[1]
-    if ids is None or ids is tokens or ids.producer() is None:
-        return None
+    counted = position_inputs(graph)
+    if ids is None or (ids.producer() is None and ids not in counted):
+        return None  # tokens, or kinds of tokens
     if node.attributes.get_int("axis", 0) != 0:
         return None
-    offset = offset_of(ids, tokens, graph.opset_imports[""])
+    offset = offset_of(ids, tokens, graph.opset_imports[""], counted)
     if isinstance(offset, str):
         return f"{site_of(node)}: {offset}"
     if offset is None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from intaglio.compiler.errors import OptionError, UnsupportedModelError
 from intaglio.compiler.ir.builder import Dimension, GraphBuilder
-from intaglio.passes.normalize.set_positions import other_angles, set_positions
+from intaglio.passes.normalize.set_positions import other_angles, position_inputs, set_positions
 from intaglio.passes.result import Applied, Declined, PassResult, shortfall
 from intaglio.passes.rewriting import input_at, is_op, remove_unused, site_of
 
@@ -54,10 +54,13 @@ class StaticKvCache:
 
     def _rewrite(self, model: ir.Model, attentions: list[ir.Node]) -> None:
         clock = _Clock.start(model.graph, self.capacity)
+        given = position_inputs(model.graph)
         set_positions(model.graph, clock.tokens, clock.position_ids)
         for index, node in enumerate(attentions):
             _give_cache(model.graph, node, index, clock)
         remove_unused(model)
+        for value in [one for one in given if not one.uses()]:
+            model.graph.inputs.remove(value)
         if problems := other_angles(model.graph):
             raise UnsupportedModelError("static_kv_cache: this does not follow a cache:", problems)
         clock.position_ids.name = "position_ids"  # free now, if the trace had positions of its own
