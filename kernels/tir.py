@@ -73,7 +73,7 @@ def store(buffer: Expression, index: Sequence[Expression], value: Expression) ->
 
 
 def local(shape: Sequence[int], dtype: str = "float32") -> Expression:
-    """A buffer in registers or on the stack, of at most 1 KiB: TVM would put a larger one on the heap."""
+    """A buffer in registers or on the stack, of less than 1 KiB: TVM would put a larger one on the heap."""
     return T.alloc_buffer(tuple(shape), dtype, scope="global")
 
 
