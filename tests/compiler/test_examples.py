@@ -76,3 +76,9 @@ def test_huggingface_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     folders["write_tokenizer"](tmp_path, config.vocab_size)
     example("huggingface_folder").main(str(tmp_path))
     assert "tokens)" in capsys.readouterr().out
+
+
+def test_torch_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("torch_module").main(str(tmp_path / "model"))
+    assert capsys.readouterr().out == "[5, 10], largest difference below 1e-4: True\n"
+    assert (tmp_path / "model" / "artifact.json").is_file()

@@ -111,9 +111,9 @@ def graph_families() -> dict[str, GraphFamily]:
             hidden,
         ),
         "t5": GraphFamily("T5ForConditionalGeneration", _config("T5Config", T5), _translation, logits),
-        "t5, gated and untied": GraphFamily(
+        "t5, gated": GraphFamily(
             "T5ForConditionalGeneration",
-            _config("T5Config", T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+            _config("T5Config", T5, feed_forward_proj="gated-gelu"),
             _translation,
             logits,
         ),

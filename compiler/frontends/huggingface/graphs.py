@@ -56,11 +56,7 @@ def trace_graph(
     model_class = decoder_class or class_of(folder)
     define_operators()
     with graph_attention(longest_sequence(folder.config) or LONGEST) as attention:
-        try:
-            traced = _traced(model_class, folder.config, checkpoint, attention, options.padding)
-        except UnsupportedModelError:
-            # Some classes compute attention on their own, and make nothing of our masks.
-            traced = _traced(model_class, folder.config, checkpoint, "eager", options.padding)
+        traced = _traced_somehow(model_class, folder.config, checkpoint, attention, options.padding)
     told = f" (its {traced.part.inside.rpartition('.')[2]})" if traced.part.inside else ""
     source = Source(f"{folder.folder.resolve()}{told}", checkpoint.bytes, folder.folder)
     return Traced(traced.model, None, tokenizer, source, traced.expected, traced.call)
@@ -74,6 +70,18 @@ class _Graph:
     model: ir.Model
     call: CallSignature
     expected: Expected
+
+
+def _traced_somehow(
+    model_class: Any, config: Any, checkpoint: Checkpoint, attention: str, padded: bool
+) -> _Graph:
+    """With our attention if the class asks for one; some do not, or make nothing of our masks."""
+    if model_class._supports_sdpa or model_class._supports_attention_backend:
+        try:
+            return _traced(model_class, config, checkpoint, attention, padded)
+        except UnsupportedModelError:
+            return _traced(model_class, config, checkpoint, "eager", padded)
+    return _traced(model_class, config, checkpoint, "eager", padded)
 
 
 def _traced(model_class: Any, config: Any, checkpoint: Checkpoint, attention: str, padded: bool) -> _Graph:
@@ -144,7 +152,9 @@ def _wanted(result: Any) -> dict[str, str]:
 
 def _rules() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     # The rule of decoders for `split` counts on axes of known length.
-    of_decoders = {rule: one for rule, one in translations().items() if rule is not torch.ops.aten.split.Tensor}
+    of_decoders = {
+        rule: one for rule, one in translations().items() if rule is not torch.ops.aten.split.Tensor
+    }
     return {**of_decoders, **attention_translations()}
 
 
