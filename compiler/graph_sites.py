@@ -63,6 +63,7 @@ def _layer(linear: Linear, plan: Plan, form: str) -> dict[str, Any]:
         "backend": BACKEND,
         "kernel": form,
         "treatment": str(plan[linear.site]),
+        "format": linear.weight.format,
         "shape": list(linear.weight.shape),
         "bytes": sum(tensor_of(one).nbytes for one in linear.weight.tensors),
     }

@@ -213,6 +213,24 @@ def test_what_a_layer_does_not_allow_is_declined() -> None:
         assert "does not divide the layer's 20 inputs" in compiled.explain("layer").to_text()
 
 
+def test_layers_of_a_model_that_keeps_its_opset_stay_as_they_are() -> None:
+    """onnxruntime has no kernel for RoiAlign as it is in opset 25."""
+    nodes = [
+        helper.make_node("RoiAlign", ["x", "regions", "images"], ["r"], output_height=8, output_width=8),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="layer"),
+    ]
+    weights = {"w": normal(64, 8), "images": np.zeros(2, np.int64)}
+    inputs = [port("x", FLOAT, [1, 1, 9, 7]), port("regions", FLOAT, [2, 4])]
+    model = make_model(nodes, inputs, [port("y", FLOAT, None)], weights)
+    fed = {"x": normal(1, 1, 9, 7), "regions": np.array([[0, 0, 4, 6], [1, 2, 5, 5]], np.float32)}
+    with intaglio.compile(model, plan="int4-g32", threads=1) as compiled:
+        np.testing.assert_allclose(compiled(fed)["y"], original(model, fed)["y"], rtol=1e-5, atol=1e-5)
+        declined = compiled.manifest.account.declined
+    assert {one.pass_name for one in declined} == {"normalize_graph", "apply_treatments"}
+    assert all("RoiAlign" in one.reason for one in declined)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
