@@ -7,6 +7,7 @@ from intaglio.compiler.ir.functions import (
     OPSET,
     dequantize_affine,
     ensure_function,
+    geglu,
     quantize_activation,
     swiglu,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "dequantize_affine",
     "ensure_function",
     "function_to_text",
+    "geglu",
     "graph_to_text",
     "is_dequantized_weight",
     "producer_of",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from intaglio.passes.normalize.copies import copies_input
 from intaglio.passes.normalize.permutations import permutation
 from intaglio.passes.result import Applied, PassResult
 from intaglio.passes.rewriting import (
     bypass,
-    constant,
     described,
     input_at,
     insert,
@@ -65,9 +64,8 @@ class CleanUp:
             _constant_last(node)
         if node.op_type == "Concat":
             _leave_out_nothing(node)
-        copies = _COPIES.get(node.op_type)
         source = node.inputs[0]
-        if copies is None or source is None or not copies(node, source):
+        if source is None or not copies_input(node, source):
             return None
         if node.outputs[0].shape is not None and source.shape is None:
             source.shape = node.outputs[0].shape
@@ -132,56 +130,3 @@ def _join(node: ir.Node) -> None:
     if first is not None and second is not None:
         node.attributes["perm"] = ir.AttrInt64s("perm", [first[one] for one in second])
         node.replace_input_with(0, before.inputs[0])
-
-
-def _keeps_type(node: ir.Node, source: ir.Value) -> bool:
-    return source.dtype is not None and source.dtype == node.attributes["to"].as_int()
-
-
-def _drops_nothing(node: ir.Node, _: ir.Value) -> bool:
-    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
-        return False  # exception 3
-    training = input_at(node, 2)
-    flag = constant(training)
-    return training is None or (flag is not None and not flag.any())
-
-
-def _keeps_shape(node: ir.Node, source: ir.Value) -> bool:
-    before, after = sizes(source), sizes(node.outputs[0])
-    if before is None or after is None or len(before) != len(after):
-        return False
-    differing = sum(one is None or one != other for one, other in zip(before, after, strict=True))
-    may_differ = node.op_type == "Reshape" and 0 not in after and _unknown(before, after)
-    return differing == 0 or (differing == 1 and may_differ)
-
-
-def _unknown(before: list[int | str | None], after: list[int | str | None]) -> bool:
-    """Whether the sizes that differ are not two different numbers."""
-    pairs = [pair for pair in zip(before, after, strict=True) if pair[0] is None or pair[0] != pair[1]]
-    return not any(isinstance(one, int) and isinstance(other, int) for one, other in pairs)
-
-
-def _moves_nothing(node: ir.Node, _: ir.Value) -> bool:
-    axes = permutation(node)
-    return axes is not None and axes == sorted(axes)
-
-
-def _takes_all(node: ir.Node, source: ir.Value) -> bool:
-    starts, ends = integers(node.inputs[1]), integers(node.inputs[2])
-    steps = integers(input_at(node, 4)) or [1]
-    if set(steps) == {1} and starts is not None and _keeps_shape(node, source):
-        return True
-    everything = starts is not None and ends is not None and not any(starts) and set(steps) == {1}
-    return everything and min(ends or [0]) >= 2**31 - 1
-
-
-_COPIES: dict[str, Callable[[ir.Node, ir.Value], bool]] = {
-    "Identity": lambda _, __: True,
-    "Cast": _keeps_type,
-    "Dropout": _drops_nothing,
-    "Reshape": _keeps_shape,
-    "Expand": _keeps_shape,
-    "Transpose": _moves_nothing,
-    "Slice": _takes_all,
-    "Concat": lambda node, _: len(node.inputs) == 1,
-}
