@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from intaglio.backends.tvm.packing import Layout, layout_of
-from intaglio.backends.tvm.program import ROW
+from intaglio.backends.tvm.program import POINTERS, ROW
 from intaglio.backends.tvm.regions import AttentionRegion, LinearRegion, Region, RowRegion, linears_of
 from intaglio.kernels.linear.layout import FloatWeight
 
 LARGEST_HEAD = 256
 COMPONENTS = 2  # a head has a multiple of it
-POINTERS = ROW - 2  # of a stage
+MOST_POINTERS = ROW - POINTERS  # of a stage
 
 
 def problem_of(region: Region) -> str | None:
@@ -19,7 +19,7 @@ def problem_of(region: Region) -> str | None:
         reasons += _heads(region)
     if isinstance(region, RowRegion):
         pointers = len(region.operands) + len(region.vectors) + region.norms + 1
-        reasons += [f"a row program with {pointers} pointers"] if pointers > POINTERS else []
+        reasons += [f"a row program with {pointers} pointers"] if pointers > MOST_POINTERS else []
     return "; ".join(reasons) or None
 
 

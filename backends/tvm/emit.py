@@ -13,7 +13,7 @@ from intaglio.backends.tvm.emit_rows import RowEmitter, stride_of
 from intaglio.backends.tvm.joints import Joint
 from intaglio.backends.tvm.packing import layout_of
 from intaglio.backends.tvm.partition import row_size, tail_columns
-from intaglio.backends.tvm.program import Buffer, Exchange
+from intaglio.backends.tvm.program import Buffer, Exchange, Guard
 from intaglio.backends.tvm.regions import (
     AttentionRegion,
     EmbeddingRegion,
@@ -21,6 +21,7 @@ from intaglio.backends.tvm.regions import (
     GatedRegion,
     LinearRegion,
     Region,
+    RowOperand,
     RowRegion,
 )
 from intaglio.backends.tvm.stored import StoredBuffers
@@ -40,8 +41,9 @@ class Emitter:
     joints: Mapping[ir.Value, Joint]  # where q, k and v go when they are projections of their own
     foreign: Mapping[int, int]  # numbers of the regions that onnxruntime runs, by `id`
 
-    def emit(self, region: Region) -> None:
-        """Append `region`."""
+    def emit(self, region: Region, guard: RowOperand | None) -> None:
+        """Append `region`; for one token it is skipped where `guard` is zero."""
+        self.table.guarded_by(self._guard(guard))
         if isinstance(region, EmbeddingRegion):
             self._embedding(region)
         elif isinstance(region, LinearRegion):
@@ -55,6 +57,12 @@ class Emitter:
         else:
             self._foreign(region)
         self.table.end_region()
+
+    def _guard(self, operand: RowOperand | None) -> Guard | None:
+        place = None if operand is None or not self.table.single else self.table.places[operand.value]
+        if operand is None or place is None or place.rows != "shared":
+            return None
+        return Guard(place.buffer, place.offset + operand.offset)
 
     @property
     def _rows(self) -> RowEmitter:

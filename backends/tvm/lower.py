@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from intaglio.backends.tvm.emit import Emitter
+from intaglio.backends.tvm.experts import guards_first, guards_of
 from intaglio.backends.tvm.joints import joints_of
 from intaglio.backends.tvm.partition import partition, row_size
 from intaglio.backends.tvm.program import ForeignFile, Program, StageTable
@@ -56,6 +57,8 @@ def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
         UnsupportedModelError: listing every value that the kernels and onnxruntime cannot share.
     """
     regions = partition(model)
+    guards = guards_of(regions)
+    regions = guards_first(regions, guards)
     foreign = tuple(one for one in regions if isinstance(one, ForeignRegion))
     pieces, joints = Pieces(), joints_of(regions)
     logits = next(one for one in model.graph.outputs if one.name == "logits")
@@ -66,7 +69,7 @@ def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
         table = TableBuilder(name, tokens, pieces, readers=_readers(regions))
         emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
-            emitter.emit(region)
+            emitter.emit(region, guards.get(id(region)))
         tables.append(StageTable(name, tokens, tuple(table.stages), tuple(table.foreign)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)
 

@@ -14,7 +14,8 @@ from typing import Any
 from intaglio.compiler.errors import ArtifactError
 
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
-ROW = 32  # int64 per stage in a table as the code reads it
+ROW = 32  # int64 per stage in a table as the code reads it: kernel, barrier, guard, pointers
+POINTERS = 3  # where the pointers begin
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class KernelCode:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """A float in a buffer; where it is zero, a stage is skipped together with its barrier."""
+
+    buffer: int
+    offset: int  # floats
+
+
+@dataclass(frozen=True)
 class Stage:
     """One kernel over some buffers, by their indices."""
 
@@ -51,6 +60,7 @@ class Stage:
     buffers: tuple[int, ...]
     barrier: bool  # whether all workers wait for each other afterwards
     site: str  # of the model, for profiles
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True)
@@ -142,9 +152,14 @@ class Program:
 
 
 def _table(values: dict[str, Any]) -> StageTable:
-    stages = tuple(Stage(**{**one, "buffers": tuple(one["buffers"])}) for one in values["stages"])
+    stages = tuple(_stage(one) for one in values["stages"])
     foreign = tuple(_call(one) for one in values["foreign"])
     return StageTable(values["name"], values["tokens"], stages, foreign)
+
+
+def _stage(values: dict[str, Any]) -> Stage:
+    guard = None if values["guard"] is None else Guard(**values["guard"])
+    return Stage(**{**values, "buffers": tuple(values["buffers"]), "guard": guard})
 
 
 def _call(values: dict[str, Any]) -> ForeignCall:

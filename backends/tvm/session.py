@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from intaglio.backends.tvm.foreign import ForeignRunner, OpenedRegion
 from intaglio.backends.tvm.library import Ceilings, Library
-from intaglio.backends.tvm.program import ALIGNMENT, ROW, Buffer, Program, Stage, StageTable, align
+from intaglio.backends.tvm.program import ALIGNMENT, POINTERS, ROW, Buffer, Program, Stage, StageTable, align
 from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
 
 GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
@@ -174,13 +174,14 @@ class NativeSession:
         return values.reshape(rows, stride)[:, : self.vocabulary]
 
     def _resolve(self, table: StageTable) -> NDArray[np.int64]:
-        """Rows of kernel, barrier and absolute addresses."""
+        """Rows of kernel, barrier, guard and absolute addresses."""
         addresses = [self._address(index, buffer) for index, buffer in enumerate(self._program.buffers)]
         memory = _allocate(len(table.stages) * ROW * 8)
         rows: NDArray[np.int64] = memory[: len(table.stages) * ROW * 8].view(np.int64).reshape(-1, ROW)
         for row, stage in zip(rows, table.stages, strict=True):
-            row[:2] = stage.kernel, stage.barrier
-            row[2 : 2 + len(stage.buffers)] = [addresses[index] for index in stage.buffers]
+            guard = 0 if stage.guard is None else addresses[stage.guard.buffer] + 4 * stage.guard.offset
+            row[:POINTERS] = stage.kernel, stage.barrier, guard
+            row[POINTERS : POINTERS + len(stage.buffers)] = [addresses[index] for index in stage.buffers]
         return rows
 
     def _address(self, index: int, buffer: Buffer) -> int:
@@ -194,8 +195,12 @@ class NativeSession:
 
 
 def _times(stages: Sequence[Stage], marks: NDArray[np.int64]) -> list[tuple[str, float]]:
-    """Site and seconds of the stages between barriers."""
-    ends = [(stage.site, int(mark)) for stage, mark in zip(stages, marks[1:], strict=True) if stage.barrier]
+    """Site and seconds of the stages between barriers; stages that were skipped left no mark."""
+    ends = [
+        (stage.site, int(mark))
+        for stage, mark in zip(stages, marks[1:], strict=True)
+        if stage.barrier and mark
+    ]
     starts = [int(marks[0]), *(mark for _, mark in ends)]
     return [(site, (mark - start) * 1e-9) for (site, mark), start in zip(ends, starts, strict=False)]
 

@@ -10,7 +10,17 @@ from typing import Any
 import onnx_ir as ir
 
 from intaglio.backends.tvm.arena import Arena
-from intaglio.backends.tvm.program import ROW, Buffer, Exchange, ForeignCall, KernelCode, Stage, align
+from intaglio.backends.tvm.program import (
+    POINTERS,
+    ROW,
+    Buffer,
+    Exchange,
+    ForeignCall,
+    Guard,
+    KernelCode,
+    Stage,
+    align,
+)
 
 FLOAT = 4  # bytes
 
@@ -77,6 +87,7 @@ class TableBuilder:
     free: list[Buffer] = field(default_factory=list)
     finished: list[Place] = field(default_factory=list)  # read for the last time since the last barrier
     foreign: list[ForeignCall] = field(default_factory=list)
+    guard: Guard | None = None  # of the stages to come
 
     @property
     def single(self) -> bool:
@@ -90,8 +101,17 @@ class TableBuilder:
 
     def add(self, kernel: Any, buffers: list[int], site: str, *, barrier: bool) -> None:
         """Append a stage; its buffers are in the order of the kernel's pointers."""
-        assert len(buffers) == len(kernel.pointers) <= ROW - 2, f"{kernel} has pointers {kernel.pointers}"
-        self.stages.append(Stage(self.pieces.kernel(kernel), tuple(buffers), barrier, site))
+        assert len(buffers) == len(kernel.pointers) <= ROW - POINTERS, f"{kernel}: {kernel.pointers}"
+        self.stages.append(Stage(self.pieces.kernel(kernel), tuple(buffers), barrier, site, self.guard))
+
+    def guarded_by(self, guard: Guard | None) -> None:
+        """Let the stages to come be skipped where `guard` is zero; `None`: never.
+
+        Guarded stages are skipped with their barriers, so that everyone waits before the first of them.
+        """
+        if guard is not None and guard != self.guard:
+            self.wait()
+        self.guard = guard
 
     def wait(self) -> None:
         """Put a barrier after the last stage."""

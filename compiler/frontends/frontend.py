@@ -20,7 +20,9 @@ class TraceOptions:
     @property
     def given(self) -> frozenset[str]:
         """Names of the options that are set."""
-        return frozenset(name for name, value in vars(self).items() if value not in (None, False))
+        return frozenset(
+            name for name, value in vars(self).items() if value is not None and value is not False
+        )
 
 
 class Frontend(Protocol):
