@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -27,7 +28,9 @@ def build(settings: Settings, folder: Path, listener: ProgressListener | None) -
         with step.phase("trace"):
             traced = trace(settings.model, settings.tracing)
             dump("trace", traced.model)
-        manifest = _rest(settings, traced, folder, step, dump)
+        with memory.importing():
+            rest = _rest_for(settings, traced)
+        manifest = rest(settings, traced, folder, step, dump)
     complete = dataclasses.replace(
         manifest,
         padding=settings.tracing.padding,
@@ -59,13 +62,13 @@ def tokenizer_json(traced: Traced) -> str:
     return "null" if traced.tokenizer is None else traced.tokenizer.to_json()
 
 
-def _rest(settings: Settings, traced: Traced, folder: Path, step: Recorder, dump: Dump) -> Manifest:
+def _rest_for(settings: Settings, traced: Traced) -> Callable[..., Manifest]:
+    """What compiles this kind of model; each brings packages that the other does without."""
     if traced.architecture is None:
         from intaglio.compiler.graph_pipeline import build_graph
 
         settings.refuse_for_graphs()
-        return build_graph(settings, traced, folder, step, dump)
-    # Here, since it brings TVM, which graphs do without.
+        return build_graph
     from intaglio.compiler.pipeline import build_decoder
 
-    return build_decoder(settings, traced, traced.architecture, folder, step, dump)
+    return build_decoder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -44,11 +46,21 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._watch, name="intaglio-peak-memory", daemon=True)
         self.baseline = 0
         self._largest = 0
+        self._before_imports = 0
 
     @property
     def bytes(self) -> int:
         """The largest anonymous memory seen so far, beyond what was held at the beginning."""
-        return max(0, self._largest - self.baseline)
+        return max(self._before_imports, self._largest - self.baseline)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """What is imported meanwhile counts as held at the beginning."""
+        self._before_imports, before = self.bytes, anonymous_bytes()
+        yield
+        after = anonymous_bytes()
+        self.baseline += max(0, after - before)
+        self._largest = after
 
     def sample(self) -> None:
         """Look now, too: at the end of a phase, say."""

@@ -33,12 +33,13 @@ PHASES = ("trace", "normalize", "quantize", "fuse", "lower", "weights", "code")
 def build_decoder(
     settings: Settings,
     traced: Traced,
-    architecture: DecoderArchitecture,
     folder: Path,
     step: Recorder,
     dump: Dump,
 ) -> Manifest:
-    """Compile `traced`, which has been dumped, into `folder`; the manifest but for the costs of all this."""
+    """Compile the decoder `traced` into `folder`; the manifest but for the costs of all this."""
+    architecture = traced.architecture
+    assert architecture is not None, "a decoder has sizes"
     step.expect(PHASES)
     context = settings.context_for(architecture)
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from intaglio.backends.reference import arithmetic, attention, normalization, quantization, shaping
+from intaglio.backends.reference import (
+    arithmetic,
+    attention,
+    normalization,
+    quantization,
+    selection,
+    shaping,
+)
 from intaglio.backends.reference.arithmetic import binary, reduction, unary, variadic
 from intaglio.backends.reference.call import Operator
 
@@ -51,6 +58,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Flatten": Operator(shaping.flatten, ("axis",)),
     "Floor": Operator(unary(torch.floor)),
     "Gather": Operator(shaping.gather, ("axis",)),
+    "GatherElements": Operator(selection.gather_elements, ("axis",)),
     "Gelu": Operator(arithmetic.gelu, ("approximate",)),
     "Gemm": Operator(arithmetic.gemm, ("alpha", "beta", "transA", "transB")),
     "Greater": Operator(binary(torch.gt)),
@@ -84,6 +92,7 @@ OPERATORS: Mapping[str, Operator] = {
         normalization.rotary_embedding, ("interleaved", "num_heads", "rotary_embedding_dim")
     ),
     "Round": Operator(unary(torch.round)),
+    "ScatterElements": Operator(selection.scatter_elements, ("axis", "reduction")),
     "Shape": Operator(shaping.shape, ("start", "end")),
     "Sigmoid": Operator(unary(torch.sigmoid)),
     "Sign": Operator(unary(torch.sign)),
@@ -100,6 +109,8 @@ OPERATORS: Mapping[str, Operator] = {
     "Tanh": Operator(unary(torch.tanh)),
     "TensorScatter": Operator(shaping.tensor_scatter, ("axis", "mode")),
     "Tile": Operator(shaping.tile),
+    # `sorted` asks for an order that there is anyway.
+    "TopK": Operator(selection.top_k, ("axis", "largest", "sorted")),
     "Transpose": Operator(shaping.transpose, ("perm",)),
     "Trilu": Operator(shaping.triangle, ("upper",)),
     "Unsqueeze": Operator(shaping.unsqueeze),

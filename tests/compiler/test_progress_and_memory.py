@@ -35,6 +35,19 @@ def test_a_short_peak_is_seen() -> None:
     assert MEGABYTES * 0.9e6 < memory.bytes < MEGABYTES * 1.5e6
 
 
+def test_what_is_imported_counts_as_held_at_the_beginning() -> None:
+    with PeakMemory() as memory:
+        early = np.ones(MEGABYTES * 1_000_000 // 2, np.uint8)
+        memory.sample()
+        del early
+        with memory.importing():
+            held = np.ones(MEGABYTES * 1_000_000, np.uint8)
+        assert memory.bytes < MEGABYTES * 0.7e6
+        late = np.ones(MEGABYTES * 1_000_000, np.uint8)
+    assert MEGABYTES * 0.9e6 < memory.bytes < MEGABYTES * 1.5e6
+    assert held.size == late.size
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere resident memory stands in")
 def test_mapped_files_do_not_count(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("memory") / "file"
