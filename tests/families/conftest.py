@@ -1,0 +1,65 @@
+"""Models of folders, compiled quickly: TVM is imported once, equal kernels are built once, models traced once."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from intaglio.backends.tvm import Program, codegen
+from intaglio.compiler import building
+from intaglio.compiler.frontends.traced import Traced
+from intaglio.cost_models import Target
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trace_once() -> Callable[..., Traced]:
+    """`trace` that reads a folder once; every caller gets a graph of its own."""
+    found: dict[str, Traced] = {}
+    original = building.trace  # kept, since tests put this one in its place
+
+    def trace(model: Any, *options: Any) -> Traced:
+        key = repr((model, options))
+        if key not in found:
+            found[key] = original(model, *options)
+        return dataclasses.replace(found[key], model=found[key].model.clone())
+
+    return trace
+
+
+@pytest.fixture(scope="session")
+def quick_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A `build_library` that generates code here and now, once for the same kernels."""
+    folder = tmp_path_factory.mktemp("libraries")
+    runtime, built = folder / "runtime.o", {}
+
+    def build(program: Program, target: Target, path: Path) -> None:
+        if not runtime.exists():
+            codegen.build_runtime(target, runtime)
+        if (key := repr(program.kernels)) not in built:
+            code, built[key] = folder / f"{len(built)}.o", folder / f"{len(built)}.so"
+            codegen.generate(program.kernels, target, code)
+            codegen.link((code, runtime), built[key])
+        shutil.copyfile(built[key], path)
+
+    return build
+
+
+@pytest.fixture
+def quick(
+    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[..., Traced], quick_library: Callable[..., None]
+) -> Callable[..., Traced]:
+    """Makes `intaglio.compile` quick while a test runs; the value is the tracer."""
+    monkeypatch.setattr("intaglio.compiler.building.trace", trace_once)
+    monkeypatch.setattr("intaglio.compiler.pipeline.build_library", quick_library)
+    return trace_once
