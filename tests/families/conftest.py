@@ -1,4 +1,4 @@
-"""Models of folders, compiled quickly: TVM is imported once, equal kernels are built once, models traced once."""
+"""Compiles models of folders quickly: imports TVM once, builds equal kernels once, traces a model once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from intaglio.backends.tvm import Program, codegen
 from intaglio.compiler import building
+from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.frontends.traced import Traced
 from intaglio.cost_models import Target
 
@@ -28,10 +29,10 @@ def trace_once() -> Callable[..., Traced]:
     found: dict[str, Traced] = {}
     original = building.trace  # kept, since tests put this one in its place
 
-    def trace(model: Any, *options: Any) -> Traced:
-        key = repr((model, options))
+    def trace(model: Any, options: TraceOptions | None = None) -> Traced:
+        key = repr((model, options or TraceOptions()))
         if key not in found:
-            found[key] = original(model, *options)
+            found[key] = original(model, options)
         return dataclasses.replace(found[key], model=found[key].model.clone())
 
     return trace

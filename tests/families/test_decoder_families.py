@@ -28,8 +28,8 @@ Band = PAGE["Band"]
 CONTEXT, LENGTH = 49, 40
 PARTS = (7, 1, 21, 1, *[1] * 10)  # of the text, as the session is fed with them
 PLANS = {"keep": None, "int8-channel": "int8-channel", "int4-g32": "int4-g32"}
-# keep: the largest error, relative to the largest logit. int8 and int4: root mean squares, relative to the logits';
-# these bands are twice as wide on both sides as what the families show.
+# keep: the largest error, relative to the largest logit. int8 and int4: root mean squares, relative to the
+# logits' own; these bands are twice as wide on both sides as what the families show.
 BANDS = {"keep": Band(0, 1e-4, True), "int8-channel": Band(0.005, 0.12), "int4-g32": Band(0.05, 1.0)}
 TABLE = PAGE["Table"](
     "decoders",
@@ -37,6 +37,10 @@ TABLE = PAGE["Table"](
     ("family", "class", "what its layers have", *PLANS, "run by onnxruntime"),
     BANDS,
 )
+QUICK = 12  # families that are tested always: the most frequent, and one with experts
+NAMES = [
+    pytest.param(name, marks=() if index < QUICK else pytest.mark.slow) for index, name in enumerate(FAMILIES)
+]
 
 
 def largest(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -66,7 +70,7 @@ def check_explanations(compiled: CompiledModel) -> None:
         assert site["reason"] in text
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_family_computes_what_transformers_computes(
     name: str, quick: Callable[..., Traced], tmp_path: Path
 ) -> None:

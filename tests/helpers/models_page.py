@@ -32,7 +32,9 @@ class Band:
         """The figure as the page has it; powers of ten are rounded up."""
         if not self.power:
             return f"{value:.2g}"
-        return next(f"1e-{power}" for power in range(9, -9, -1) if value <= 10.0**-power)
+        return (
+            "0" if value == 0 else next(f"1e-{power}" for power in range(9, -9, -1) if value <= 10.0**-power)
+        )
 
 
 @dataclass(frozen=True)
