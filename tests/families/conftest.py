@@ -1,9 +1,9 @@
-"""Compiles models of folders quickly: imports TVM once, builds equal kernels once, traces a model once."""
+"""Compiles models of folders quickly: imports TVM once, builds each kernel once, traces a model once."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from intaglio.backends.tvm import Program, codegen
 from intaglio.compiler import building
 from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.frontends.traced import Traced
-from intaglio.cost_models import Target
 
 
 @pytest.fixture(autouse=True)
@@ -40,20 +38,12 @@ def trace_once() -> Callable[..., Traced]:
 
 @pytest.fixture(scope="session")
 def quick_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """A `build_library` that generates code here and now, once for the same kernels."""
-    folder = tmp_path_factory.mktemp("libraries")
-    runtime, built = folder / "runtime.o", {}
-
-    def build(program: Program, target: Target, path: Path) -> None:
-        if not runtime.exists():
-            codegen.build_runtime(target, runtime)
-        if (key := repr(program.kernels)) not in built:
-            code, built[key] = folder / f"{len(built)}.o", folder / f"{len(built)}.so"
-            codegen.generate(program.kernels, target, code)
-            codegen.link((code, runtime), built[key])
-        shutil.copyfile(built[key], path)
-
-    return build
+    """A `build_library` that generates code here and now, once for each kernel."""
+    path = Path(__file__).parents[1] / "helpers" / "kernel_library.py"
+    library: Callable[..., None] = runpy.run_path(str(path))["KernelLibrary"](
+        tmp_path_factory.mktemp("kernels")
+    )
+    return library
 
 
 @pytest.fixture
