@@ -13,10 +13,16 @@ def pack_codes(codes: NDArray[np.generic], dtype: ir.DataType) -> ir.TensorProto
     """Integer codes as a tensor of `dtype`; two 4-bit codes share a byte, the first in its lower half."""
     if dtype.bitwidth == 8:
         return ir.Tensor(codes.astype(dtype.numpy()))
+    return ir.PackedTensor(pack_nibbles(codes), dtype, shape=codes.shape)
+
+
+def pack_nibbles(codes: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """The lower four bits of every code, two in a byte, the first in its lower half; flat."""
     nibbles = codes.astype(np.uint8).reshape(-1) & 0xF
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    return ir.PackedTensor(nibbles[0::2] | nibbles[1::2] << 4, dtype, shape=codes.shape)
+    packed = nibbles[0::2] | (nibbles[1::2] << np.uint8(4))
+    return packed.astype(np.uint8, copy=False)
 
 
 def join_rows(tensors: Sequence[ir.TensorProtocol]) -> ir.LazyTensor:

@@ -58,7 +58,8 @@ class Weight:
         """The dequantised weight, a block of rows at a time, so that no large float array ever exists."""
         arrays = [tensor_of(one).numpy() for one in self.tensors]
         rows, columns = self.shape
-        step = max(1, ROW_BLOCK // columns)
+        # Even, so that 4-bit codes of whole blocks fill bytes.
+        step = max(2, ROW_BLOCK // columns // 2 * 2)
         for start in range(0, rows, step):
             yield self._dequantize([one[start : start + step].astype(np.float32) for one in arrays])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from intaglio.backends.tvm.program import align
 
-Sections = dict[str, NDArray[np.generic]]
+# Pieces of sections, by the sections' names, those of one section in the order in which they lie.
+Pieces = Iterable[tuple[str, NDArray[np.generic]]]
 
 
 @dataclass(frozen=True)
 class _Entry:
     offsets: dict[str, tuple[int, int]]  # section → offset, bytes
-    make: Callable[[], Sections]
+    make: Callable[[], Pieces]
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Arena:
     entries: dict[str, _Entry] = field(default_factory=dict)
 
     def place(
-        self, name: str, sizes: dict[str, int], make: Callable[[], Sections]
+        self, name: str, sizes: dict[str, int], make: Callable[[], Pieces]
     ) -> dict[str, tuple[int, int]]:
         """Offset and bytes of the sections of `name`, placed at the end unless they have a place already."""
         if name not in self.entries:
@@ -40,15 +42,15 @@ class Arena:
         return self.entries[name].offsets
 
     def write(self, path: Path) -> int:
-        """Pack everything into the file `path`, one weight in memory at a time; its size in bytes."""
+        """Pack everything into the file `path`, a piece in memory at a time; its size in bytes."""
         with path.open("wb") as file:
-            for entry in self.entries.values():
-                sections = entry.make()
-                for name, (offset, size) in entry.offsets.items():
-                    assert sections[name].nbytes == size, (
-                        f"{name} packs to {sections[name].nbytes}, not {size}"
-                    )
-                    file.seek(offset)
-                    file.write(sections[name].data)
+            for name, entry in self.entries.items():
+                written = Counter[str]()
+                for section, piece in entry.make():
+                    file.seek(entry.offsets[section][0] + written[section])
+                    file.write(piece.data)
+                    written[section] += piece.nbytes
+                expected = {section: size for section, (_, size) in entry.offsets.items()}
+                assert written == expected, f"{name} packs to {written}, not {expected}"
             file.truncate(self.bytes)
         return self.bytes

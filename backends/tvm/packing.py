@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from intaglio.compiler.ir import DequantizedWeight
 from intaglio.kernels.linear.layout import (
+    ROWS,
     FloatWeight,
     QuantizedWeight,
     pack_codes,
@@ -19,7 +23,7 @@ _SIGNED_OFFSETS = {ir.DataType.INT4: 8, ir.DataType.INT8: 128}
 _BITS = {ir.DataType.INT4: 4, ir.DataType.UINT4: 4, ir.DataType.INT8: 8, ir.DataType.UINT8: 8}
 
 Layout = QuantizedWeight | FloatWeight
-Sections = dict[str, NDArray[np.generic]]
+PIECE = 1 << 22  # weights that are packed at a time
 
 
 def layout_of(weight: DequantizedWeight, interleave: int) -> Layout:
@@ -37,17 +41,15 @@ def layout_of(weight: DequantizedWeight, interleave: int) -> Layout:
     return QuantizedWeight(rows, columns, bits, weight.block_size, offset or 0, minimum, scale, interleave)
 
 
-def pack(weight: DequantizedWeight, layout: Layout) -> Sections:
-    """The packed arrays by the names of the kernels' pointers."""
-    if isinstance(layout, FloatWeight):
-        return {"weight": pack_float(_float_values(weight.codes, layout), layout)}
-    sections: Sections = {
-        "codes": pack_codes(_unsigned_codes(weight.codes), layout),
-        "scales": pack_groups(_floats(weight.scale), layout, layout.scale_dtype),
-    }
-    if layout.minimum:
-        sections["minima"] = pack_groups(_minimum(weight), layout, layout.minimum)
-    return sections
+def pack(weight: DequantizedWeight, layout: Layout) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """The packed arrays by the names of the kernels' pointers, in pieces of some blocks of rows."""
+    parts = _stored_arrays(weight)
+    for rows, piece in _pieces(layout):
+        taken = {name: _take(array, rows) for name, array in parts.items()}
+        if isinstance(piece, FloatWeight):
+            yield "weight", pack_float(_float_values(taken["codes"], piece), piece)
+        else:
+            yield from _packed(weight, taken, piece)
 
 
 def section_bytes(layout: Layout) -> dict[str, int]:
@@ -56,6 +58,37 @@ def section_bytes(layout: Layout) -> dict[str, int]:
         return {"weight": layout.bytes}
     sizes = {"codes": layout.code_bytes, "scales": layout.scale_bytes}
     return {**sizes, "minima": layout.minimum_bytes} if layout.minimum else sizes
+
+
+def _pieces(layout: Layout) -> Iterator[tuple[list[slice], Layout]]:
+    """Rows of each interleaved part, whole blocks of them at a time, and the layout of what they make."""
+    part = layout.rows // layout.interleave
+    step = max(ROWS, PIECE // (layout.columns * layout.interleave) // ROWS * ROWS)
+    for start in range(0, part, step):
+        stop = min(start + step, part)
+        rows = [slice(one * part + start, one * part + stop) for one in range(layout.interleave)]
+        yield rows, replace(layout, rows=layout.interleave * (stop - start))
+
+
+def _take(array: NDArray[np.generic], rows: list[slice]) -> NDArray[np.generic]:
+    return array[rows[0]] if len(rows) == 1 else np.concatenate([array[one] for one in rows])
+
+
+def _stored_arrays(weight: DequantizedWeight) -> dict[str, NDArray[np.generic]]:
+    """What is stored of a weight, each `[rows, …]`."""
+    values = {name: getattr(weight, name) for name in ("codes", "scale", "zero_point", "minimum")}
+    return {name: _array(one) for name, one in values.items() if one is not None}
+
+
+def _packed(
+    weight: DequantizedWeight, taken: dict[str, NDArray[np.generic]], layout: QuantizedWeight
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    assert weight.codes.dtype is not None
+    shift = _SIGNED_OFFSETS.get(weight.codes.dtype, 0)
+    yield "codes", pack_codes(_unsigned_codes(taken["codes"], shift), layout)
+    yield "scales", pack_groups(_floats(taken["scale"]), layout, layout.scale_dtype)
+    if layout.minimum:
+        yield "minima", pack_groups(_minimum(taken, shift), layout, layout.minimum)
 
 
 def _offset(weight: DequantizedWeight) -> int | None:
@@ -70,27 +103,22 @@ def _offset(weight: DequantizedWeight) -> int | None:
     return int(zeros.flat[0]) + shift if (zeros == zeros.flat[0]).all() else None
 
 
-def _minimum(weight: DequantizedWeight) -> NDArray[np.floating]:
-    if weight.minimum is not None:
-        return _floats(weight.minimum)
-    assert weight.codes.dtype is not None
-    assert weight.zero_point is not None
-    zeros = _integers(weight.zero_point) + _SIGNED_OFFSETS.get(weight.codes.dtype, 0)
-    scale = _floats(weight.scale).astype(np.float32)
+def _minimum(taken: dict[str, NDArray[np.generic]], shift: int) -> NDArray[np.floating]:
+    if "minimum" in taken:
+        return _floats(taken["minimum"])
+    zeros = taken["zero_point"].astype(np.int64) + shift
+    scale = _floats(taken["scale"]).astype(np.float32)
     return -scale * zeros.reshape(scale.shape).astype(np.float32)
 
 
-def _unsigned_codes(codes: ir.Value) -> NDArray[np.uint8]:
-    array = _array(codes)
-    assert codes.dtype is not None
-    if (shift := _SIGNED_OFFSETS.get(codes.dtype)) is None:
-        return array.astype(np.uint8)
+def _unsigned_codes(codes: NDArray[np.generic], shift: int) -> NDArray[np.uint8]:
+    if not shift:
+        return codes.astype(np.uint8)
     # int8 + 128 is the sign bit flipped; wrapping around does just that.
-    return array.astype(np.int8).view(np.uint8) + np.uint8(shift)
+    return codes.astype(np.int8).view(np.uint8) + np.uint8(shift)
 
 
-def _float_values(value: ir.Value, layout: FloatWeight) -> NDArray[np.generic]:
-    array = _array(value)
+def _float_values(array: NDArray[np.generic], layout: FloatWeight) -> NDArray[np.generic]:
     return array.view(np.uint16) if layout.dtype == "bfloat16" else array.astype(np.float32)
 
 
@@ -98,9 +126,7 @@ def _float_dtype(value: ir.Value | None) -> str:
     return "float16" if value is not None and value.dtype == ir.DataType.FLOAT16 else "float32"
 
 
-def _floats(value: ir.Value | None) -> NDArray[np.floating]:
-    assert value is not None
-    array = _array(value)
+def _floats(array: NDArray[np.generic]) -> NDArray[np.floating]:
     return array.astype(np.float16 if array.dtype == np.float16 else np.float32, copy=False)
 
 

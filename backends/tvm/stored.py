@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from intaglio.backends.tvm.arena import Sections
 from intaglio.backends.tvm.packing import Layout, pack, section_bytes
 from intaglio.backends.tvm.program import Buffer
 from intaglio.backends.tvm.tables import Pieces
@@ -48,10 +47,10 @@ class StoredBuffers:
         kv = heads.kv_heads * heads.head_dim
         widths = (heads.stride,) if len(parts) == 1 else (heads.heads * heads.head_dim, kv, kv)
 
-        def make() -> Sections:
+        def make() -> NDArray[np.float32]:
             pieces = [_floats(one, width) for one, width in zip(parts, widths, strict=True)]
             whole = np.concatenate(pieces)
-            return {"values": np.pad(whole, (0, heads.stride - len(whole)))}
+            return np.pad(whole, (0, heads.stride - len(whole)))
 
         return self._section(f"{names}.{heads.stride}", FLOAT * heads.stride, make)
 
@@ -61,18 +60,19 @@ class StoredBuffers:
         return self.pieces.buffer(Buffer(f"{cache.name}", "state", size))
 
     def _padded(self, name: str, values: ir.Value, shape: tuple[int, ...]) -> int:
-        def make() -> Sections:
+        def make() -> NDArray[np.float32]:
             assert values.const_value is not None
             padded = np.zeros(shape, np.float32)
             array = values.const_value.numpy()
             array = array.reshape(array.shape[array.ndim - len(shape) :])[: shape[0]]
             padded[tuple(slice(0, extent) for extent in array.shape)] = array
-            return {"values": padded}
+            return padded
 
         return self._section(name, FLOAT * int(np.prod(shape)), make)
 
-    def _section(self, name: str, size: int, make: Callable[[], Sections]) -> int:
-        ((offset, _),) = self.pieces.arena.place(name, {"values": size}, make).values()
+    def _section(self, name: str, size: int, make: Callable[[], NDArray[np.float32]]) -> int:
+        place = self.pieces.arena.place
+        ((offset, _),) = place(name, {"values": size}, lambda: [("values", make())]).values()
         return self.pieces.buffer(Buffer(name, "weights", size, offset))
 
 

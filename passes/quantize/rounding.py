@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,6 @@ class Rounded:
         """Whether float16 could hold the scales and minima, and the weights were numbers."""
         offset = np.isfinite(self.offset).all() if self.offset is not None else True
         return bool(np.isfinite(self.scale).all() and np.isfinite(self.values).all() and offset)
-
-    def without_values(self) -> Rounded:
-        """What is to be stored, in a byte per code."""
-        codes = self.codes.astype(np.int8 if self.offset is None else np.uint8)
-        nothing = np.empty(0, np.float32)
-        return replace(self, codes=codes, values=nothing, bound=nothing)
 
 
 def round_block(weights: Float32, form: WeightFormat) -> Rounded:

@@ -48,7 +48,9 @@ def test_unknown_kinds_are_refused_with_what_is_accepted(tmp_path: Path) -> None
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"12345678")
 
-    for place in (path, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place in (path, empty):
         with pytest.raises(OptionError, match=r"no model of a known kind: give a \.gguf file"):
             trace(place)
 

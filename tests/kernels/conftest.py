@@ -12,7 +12,7 @@ import pytest
 
 from intaglio.backends.tvm import codegen
 from intaglio.backends.tvm.library import Library
-from intaglio.backends.tvm.program import ROW, KernelCode
+from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode
 from intaglio.cost_models import NAMED_TARGETS, Target
 
 
@@ -81,7 +81,7 @@ def run_kernel(builder: Builder, target: Target) -> Callable[..., dict[str, np.n
         arrays = {name: aligned(buffers[name]) for name in kernel.pointers if name not in alias}
         arrays = {name: arrays[alias.get(name, name)] for name in kernel.pointers}
         table = np.zeros((1, ROW), np.int64)
-        table[0, 2 : 2 + len(arrays)] = [array.ctypes.data for array in arrays.values()]
+        table[0, POINTERS : POINTERS + len(arrays)] = [array.ctypes.data for array in arrays.values()]
         library = Library(builder.library(target, kernel), workers)
         library.run(table, count, position)
         library.close()
