@@ -1,4 +1,4 @@
-"""Kernels and their entry function → an object file, and with the C runtime a shared object.
+"""Kernels → an object file, and with the C runtime a shared object.
 
 As a program (`python -m intaglio.backends.tvm.codegen`) this module generates code in a process of its own,
 since LLVM aborts the process on an instruction that the target lacks.
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from intaglio.backends.tvm.program import KernelCode, Program
+from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode, Program
 from intaglio.compiler.errors import CodegenError, TargetError
 from intaglio.cost_models.target import Target
 
@@ -34,7 +34,7 @@ def build_library(program: Program, target: Target, path: Path) -> None:
         code, runtime = Path(folder) / "program.o", Path(folder) / "runtime.o"
         build_runtime(target, runtime)  # first: it is quick, and shows whether there is a C compiler
         build_object(program.kernels, target, code)
-        link((code, runtime), path)
+        link((code, runtime), symbols(program.kernels), path)
 
 
 def build_object(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
@@ -63,13 +63,30 @@ def c_compiler() -> str:
 
 def build_runtime(target: Target, path: Path) -> None:
     """Compile the C runtime into the object file `path`."""
-    _call_c_compiler("-O3", "-ffp-contract=fast", *target.c_flags, "-c", "-o", str(path), str(RUNTIME))
+    layout = (f"-DROW={ROW}", f"-DPOINTERS={POINTERS}")
+    _call_c_compiler(
+        "-O3", "-ffp-contract=fast", *layout, *target.c_flags, "-c", "-o", str(path), str(RUNTIME)
+    )
 
 
-def link(objects: Sequence[Path], path: Path) -> None:
-    """Link object files, of which one is the C runtime's, into the shared object `path`."""
+def link(objects: Sequence[Path], functions: Sequence[str], path: Path) -> None:
+    """Link object files, of which one is the C runtime's, into the shared object `path`.
+
+    `functions` are the symbols of the kernels, in the order in which stage tables number them.
+    """
+    declared = "".join(f"extern int {name}(void *, const void *, int, void *);\n" for name in set(functions))
+    listed = ", ".join(f"(void *){name}" for name in functions) or "0"
+    table = path.with_suffix(".c")
+    table.write_text(f"{declared}void *const intaglio_kernels[] = {{{listed}}};\n")
     # Symbolic: where TVM is loaded too, its function for telling errors must not take the place of ours.
-    _call_c_compiler("-shared", "-Wl,-Bsymbolic", "-o", str(path), *(str(one) for one in objects), "-lm")
+    files = [str(one) for one in (*objects, table)]
+    _call_c_compiler("-shared", "-Wl,-Bsymbolic", "-o", str(path), *files, "-lm")
+    table.unlink()
+
+
+def symbols(kernels: Sequence[KernelCode]) -> list[str]:
+    """The symbols that `build_object` gives to `kernels`."""
+    return [f"__tvm_ffi_kernel_{index}" for index in range(len(kernels))]
 
 
 def _call_c_compiler(*arguments: str) -> None:
@@ -83,12 +100,12 @@ def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
     """Generate code for `kernels` into the object file `path`, here and now."""
     import tvm
 
-    from intaglio.backends.tvm.entry import entry_function
+    from intaglio.backends.tvm.entry import kernel_module
     from intaglio.kernels.catalogue import kernel_from_json
     from intaglio.kernels.instructions import Instructions
 
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
-    module = tvm.IRModule({tvm.ir.GlobalVar("run"): entry_function(built, Instructions(target.instructions))})
+    module = kernel_module(built, Instructions(target.instructions))
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple})
     # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
     with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):

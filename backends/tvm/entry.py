@@ -1,8 +1,8 @@
-"""The one function that generated code exports: it interprets a stage table.
+"""One function for each kernel: what a row of a stage table asks for.
 
-A table has rows of `ROW` int64, `[kernel, barrier, guard, pointer …]`: a stage whose guard is the address of
-a zero is skipped, with its barrier. Every worker runs all of it; the kernels are written into the function's
-body, since TVM puts what a private function allocates on the heap.
+A row has `ROW` int64, `[kernel, barrier, guard, pointer …]`. The runtime (runtime.c) walks the table and
+calls the functions; each takes a row, and finds its buffers there. Functions are apart so that
+LLVM gives each the registers it needs: in one function for all, kernels slowed each other down.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tvm import tirx
+from tvm import IRModule, tirx
+from tvm.ir import GlobalVar
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
@@ -20,59 +21,40 @@ from intaglio.kernels.catalogue import Kernel
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame
 
-GUARD = 2  # place of the guard in a row
+SCALARS = ("worker", "workers", "count", "position")
 
 
-def entry_function(kernels: Sequence[Kernel], instructions: Instructions) -> Any:
-    """TVM's function `run(worker, workers, count, position, table, stages, pool)` over `kernels`."""
+def kernel_module(kernels: Sequence[Kernel], instructions: Instructions) -> IRModule:
+    """TVM's functions `kernel_0`, `kernel_1`, … `(worker, workers, count, position, row)`."""
+    functions = {
+        name_of(index): kernel_function(name_of(index), kernel, instructions)
+        for index, kernel in enumerate(kernels)
+    }
+    return IRModule({GlobalVar(name): one for name, one in functions.items()})
+
+
+def name_of(index: int) -> str:
+    """The name of the function of kernel `index`."""
+    return f"kernel_{index}"
+
+
+def kernel_function(name: str, kernel: Kernel, instructions: Instructions) -> Any:
+    """TVM's function for one kernel."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name("run")
+        T.func_name(name)
         T.func_attr({"tirx.noalias": True})
         worker, workers, count, position = (
-            _integer(name) for name in ("worker", "workers", "count", "position")
+            T.arg(scalar, tirx.Var(scalar, tir.primitive("int32"))) for scalar in SCALARS
         )
-        rows, stages, pool = _pointer("table", "int64"), _integer("stages"), _pointer("pool", "int8")
-        table = T.decl_buffer((stages, ROW), "int64", data=rows)
-        selected = tir.local((1,), "int64")
-        with T.serial(stages) as stage:
-            tir.store(selected, [0], table[stage, 0])
-            _select_nothing_if_guarded(selected, table, stage)
-            for index, kernel in enumerate(kernels):
-                with T.If(selected[0].equal(_int64(index))), T.Then():
-                    pointers = _pointers(kernel, table, stage)
-                    kernel.emit(KernelFrame(worker, workers, count, position, pointers), instructions)
-            with T.If(tirx.all(table[stage, 1].equal(_int64(1)), selected[0] >= _int64(0))), T.Then():
-                _barrier(pool, worker, stage)
+        row = T.decl_buffer((ROW,), "int64", data=T.arg("row", tirx.Var("row", tir.pointer_type("int64"))))
+        frame = KernelFrame(worker, workers, count, position, _pointers(kernel, row))
+        kernel.emit(frame, instructions)
     return builder.get()
 
 
-def _select_nothing_if_guarded(selected: Expression, table: Expression, stage: Expression) -> None:
-    with T.If(table[stage, GUARD] > _int64(0)), T.Then():
-        address = tir.bind(tirx.reinterpret(tir.pointer_type("float32"), table[stage, GUARD]))
-        guard = T.decl_buffer((1,), "float32", data=address)
-        with T.If(guard[0].equal(tir.float32(0.0))), T.Then():
-            tir.store(selected, [0], _int64(-1))
-
-
-def _pointers(kernel: Kernel, table: Expression, stage: Expression) -> dict[str, Expression]:
-    """The stage's addresses as typed pointers, by name."""
+def _pointers(kernel: Kernel, row: Expression) -> dict[str, Expression]:
+    """The row's addresses as typed pointers, by name."""
     return {
-        name: tir.bind(tirx.reinterpret(tir.pointer_type(dtype), table[stage, POINTERS + place]))
+        name: tir.bind(tirx.reinterpret(tir.pointer_type(dtype), row[POINTERS + place]))
         for place, (name, dtype) in enumerate(kernel.pointers.items())
     }
-
-
-def _barrier(pool: Expression, worker: Expression, stage: Expression) -> None:
-    T.evaluate(tirx.call_extern(tir.primitive("int32"), "intaglio_barrier", pool, worker, stage))
-
-
-def _int64(value: int) -> Expression:
-    return tir.constant(value, "int64")
-
-
-def _integer(name: str) -> Expression:
-    return T.arg(name, tirx.Var(name, tir.primitive("int32")))
-
-
-def _pointer(name: str, dtype: str) -> Expression:
-    return T.arg(name, tirx.Var(name, tir.pointer_type(dtype)))

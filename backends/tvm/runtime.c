@@ -29,7 +29,8 @@
 /* TVM's calling convention, and the one symbol that generated code takes from TVM. */
 typedef struct { int32_t type; uint32_t padding; int64_t value; } Argument;
 enum { INTEGER = 1, POINTER = 4 };
-int __tvm_ffi_run(void *self, const Argument *arguments, int32_t count, Argument *result);
+typedef int Kernel(void *self, const Argument *arguments, int32_t count, Argument *result);
+extern Kernel *const intaglio_kernels[];
 static _Thread_local char last_error[512];
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
   strncpy(last_error, kind, sizeof last_error - 1);
@@ -154,8 +155,8 @@ void intaglio_pool_destroy(Pool *pool) {
   free(pool);
 }
 
-/* Called by generated code after a stage. A worker that waits long yields: another may have lost its core. */
-int32_t intaglio_barrier(Pool *pool, int32_t worker, int32_t stage) {
+/* A worker that waits long yields: another may have lost its core. */
+static void barrier(Pool *pool, int worker, int32_t stage) {
   if (pool->workers > 1) {
     unsigned phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == pool->workers) {
@@ -169,20 +170,29 @@ int32_t intaglio_barrier(Pool *pool, int32_t worker, int32_t stage) {
     }
   }
   if (pool->marks && worker == 0) pool->marks[stage] = now();
-  return 0;
 }
 
 typedef struct { const int64_t *table; int32_t stages, count, position; } Program;
 
+/* Every worker walks the whole table; the stages separate their own share of the work. A row is kernel, barrier, guard,
+   pointers: where the guard is the address of a zero, the stage is skipped with its barrier, by all workers alike. */
 static void run_program(Pool *pool, int worker, void *context) {
   Program *program = context;
   Argument arguments[] = {
       {INTEGER, 0, worker}, {INTEGER, 0, pool->workers}, {INTEGER, 0, program->count}, {INTEGER, 0, program->position},
-      {POINTER, 0, (int64_t)(intptr_t)program->table}, {INTEGER, 0, program->stages}, {POINTER, 0, (int64_t)(intptr_t)pool},
+      {POINTER, 0, 0},
   };
   Argument result = {0, 0, 0};
-  if (__tvm_ffi_run(0, arguments, 7, &result) && !atomic_exchange(&pool->failed, 1))
-    memcpy(pool->error, last_error, sizeof last_error);
+  for (int32_t stage = 0; stage < program->stages; stage++) {
+    const int64_t *row = program->table + (int64_t)stage * ROW;
+    const float *guard = (const float *)(intptr_t)row[POINTERS - 1];
+    if (guard && *guard == 0.0f) continue;
+    arguments[4].value = (int64_t)(intptr_t)row;
+    /* Whatever fails, the barriers are kept, so that nobody waits for ever. */
+    if (intaglio_kernels[row[0]](0, arguments, 5, &result) && !atomic_exchange(&pool->failed, 1))
+      memcpy(pool->error, last_error, sizeof last_error);
+    if (row[1]) barrier(pool, worker, stage);
+  }
 }
 
 /* Run a stage table. `marks`, if not null, gets the time in nanoseconds at the start and after each stage. */

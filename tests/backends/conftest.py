@@ -68,7 +68,7 @@ def quick_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]
         if (key := repr(program.kernels)) not in built:
             code, built[key] = folder / f"{len(built)}.o", folder / f"{len(built)}.so"
             codegen.generate(program.kernels, target, code)
-            codegen.link((code, runtime), built[key])
+            codegen.link((code, runtime), codegen.symbols(program.kernels), built[key])
         shutil.copyfile(built[key], path)
 
     return build

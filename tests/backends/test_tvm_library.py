@@ -15,17 +15,15 @@ from intaglio.backends.tvm.program import ROW
 from intaglio.compiler.errors import CodegenError
 from intaglio.cost_models import host_target
 
-# In place of generated code: counts its calls by worker in the table, and fails where the table asks for it.
+# In place of a kernel: counts its calls by worker in its row, and fails where the row asks for it.
 CODE = r"""
 #include <stdint.h>
 typedef struct { int32_t type; uint32_t padding; int64_t value; } Argument;
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count);
-int32_t intaglio_barrier(void *pool, int32_t worker, int32_t stage);
-int __tvm_ffi_run(void *self, const Argument *arguments, int32_t count, Argument *result) {
-  int64_t worker = arguments[0].value, *table = (int64_t *)(intptr_t)arguments[4].value;
-  table[worker + 1]++;
-  intaglio_barrier((void *)(intptr_t)arguments[6].value, (int32_t)worker, 0);
-  if (worker != table[0]) return 0;
+int count_calls(void *self, const Argument *arguments, int32_t count, Argument *result) {
+  int64_t worker = arguments[0].value, *row = (int64_t *)(intptr_t)arguments[4].value;
+  row[worker + 4]++;
+  if (worker != row[3]) return 0;
   const char *parts[] = {": on ", "purpose"};
   TVMFFIErrorSetRaisedFromCStrParts("Failure", parts, 2);
   return -1;
@@ -40,13 +38,13 @@ def path(tmp_path_factory) -> Path:
     compiler = [codegen.c_compiler(), "-O1", "-fPIC", "-c"]
     subprocess.run([*compiler, str(folder / "code.c"), "-o", str(folder / "code.o")], check=True)
     codegen.build_runtime(host_target(), folder / "runtime.o")
-    codegen.link((folder / "code.o", folder / "runtime.o"), folder / "code.so")
+    codegen.link((folder / "code.o", folder / "runtime.o"), ["count_calls"], folder / "code.so")
     return folder / "code.so"
 
 
 def table_that_fails_in(worker: int) -> np.ndarray:
     table = np.zeros((1, ROW), np.int64)
-    table[0, 0] = worker
+    table[0, 1], table[0, 3] = 1, worker
     return table
 
 
@@ -58,7 +56,7 @@ def test_a_failure_of_any_worker_is_told(path, worker):
     for _ in range(2):
         with pytest.raises(CodegenError, match="Failure: on purpose"):
             library.run(table, 1, 0)
-    table[0, 0] = -1
+    table[0, 3] = -1
     library.run(table, 1, 0)
     library.close()
 
@@ -72,8 +70,8 @@ def test_every_worker_runs_every_call_once(path, threads):
     with library.pinned():
         for _ in range(200):
             library.run(table, 1, 0)
-    assert table[0, 1 : threads + 1].tolist() == [400] * threads
-    assert not table[0, threads + 1 :].any()
+    assert table[0, 4 : threads + 4].tolist() == [400] * threads
+    assert not table[0, threads + 4 :].any()
     library.close()
 
 

@@ -47,7 +47,8 @@ class Builder:
             path = self.folder / f"kernel{len(self.libraries)}.so"
             code = KernelCode(type(kernel).__name__, dataclasses.asdict(kernel))
             codegen.generate((code,), target, path.with_suffix(".o"))
-            codegen.link((path.with_suffix(".o"), self.runtime(target)), path)
+            objects = (path.with_suffix(".o"), self.runtime(target))
+            codegen.link(objects, codegen.symbols((code,)), path)
             self.libraries[target, kernel] = path
         return self.libraries[target, kernel]
 
