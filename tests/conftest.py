@@ -81,3 +81,12 @@ def load_llama() -> Callable[..., Any]:
     pytest.importorskip("transformers")
     function: Callable[..., Any] = load_helper("transformers_llama").load_llama
     return function
+
+
+@pytest.fixture(scope="session")
+def quick_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A `build_library` that generates code here and now, once for each kernel."""
+    library: Callable[..., None] = load_helper("kernel_library").KernelLibrary(
+        tmp_path_factory.mktemp("kernels")
+    )
+    return library

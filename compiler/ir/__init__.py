@@ -22,16 +22,18 @@ from intaglio.compiler.ir.match import (
     producer_of,
     sole_consumer,
 )
-from intaglio.compiler.ir.rules import OPSET_KEPT
+from intaglio.compiler.ir.rules import ATTENTION_KEPT, OPSET_KEPT, QUANTIZATION_KEPT
 from intaglio.compiler.ir.text import function_to_text, graph_to_text, to_text
 from intaglio.compiler.ir.view import to_networkx
 
 __all__ = [
+    "ATTENTION_KEPT",
     "DOMAIN",
     "GRAPH_INVARIANTS",
     "INVARIANTS",
     "OPSET",
     "OPSET_KEPT",
+    "QUANTIZATION_KEPT",
     "DequantizedWeight",
     "Dump",
     "GraphBuilder",

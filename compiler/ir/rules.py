@@ -12,7 +12,10 @@ from intaglio.compiler.ir.blocks import block_problems, is_blocked
 from intaglio.compiler.ir.bodies import bodies, subgraphs
 from intaglio.compiler.ir.functions import OPSET
 
-OPSET_KEPT = "intaglio.opset_kept"  # metadata: why a model could not be brought to the opset of our IR
+# Metadata in which a front end says what it left as it came, and why; normalising reports it as declined.
+OPSET_KEPT = "intaglio.opset_kept"  # the model is not of our IR's opset
+QUANTIZATION_KEPT = "intaglio.quantization_kept"  # weights that are not written as our IR does
+ATTENTION_KEPT = "intaglio.attention_kept"  # attention is not one operator
 
 
 def opset_is_recent(model: ir.Model) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
+from intaglio.compiler.ir.rules import ATTENTION_KEPT, OPSET_KEPT, QUANTIZATION_KEPT
 from intaglio.passes.normalize.clean_up import CleanUp
 from intaglio.passes.normalize.contrib import LowerContrib
 from intaglio.passes.normalize.cut_rotary_tables import CutRotaryTables
@@ -27,8 +30,6 @@ from intaglio.passes.normalize.static_kv_cache import StaticKvCache
 from intaglio.passes.result import Declined, Pass, PassResult, run_passes
 
 __all__ = ["Expected", "graph_passes", "normalize", "normalize_graph", "normalizing_passes"]
-
-OPSET_KEPT = "intaglio.opset_kept"  # why a model could not be brought to the opset of our IR
 
 
 def normalize(
@@ -61,12 +62,17 @@ def normalize_graph(model: ir.Model, *, expected: Expected | None = None) -> Pas
     """Bring the main graph of any model to canonical ops; inputs and outputs keep name, order and type.
 
     A model that had to stay at its old opset is left alone, with that reason. Bodies of subgraphs and
-    functions stay as they are.
+    functions stay as they are. What the front end left as it came is in the result's `declined`, too.
     """
-    reason = model.metadata_props.get(OPSET_KEPT)
-    if reason is not None:
-        return PassResult(model, declined=(Declined("normalize_graph", "model", reason),))
-    return run_passes(model, graph_passes(expected or Expected()))
+    if OPSET_KEPT in model.metadata_props:
+        return PassResult(model, declined=_left_by_the_front_end(model))
+    result = run_passes(model, graph_passes(expected or Expected()))
+    return replace(result, declined=(*_left_by_the_front_end(model), *result.declined))
+
+
+def _left_by_the_front_end(model: ir.Model) -> tuple[Declined, ...]:
+    reasons = [model.metadata_props.get(key) for key in (OPSET_KEPT, QUANTIZATION_KEPT, ATTENTION_KEPT)]
+    return tuple(Declined("normalize_graph", "model", one) for one in reasons if one is not None)
 
 
 def graph_passes(expected: Expected) -> tuple[Pass, ...]:

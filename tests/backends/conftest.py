@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import torch
 
 import intaglio
 from intaglio.backends.reference import ReferenceSession
-from intaglio.backends.tvm import NativeSession, Program, codegen
+from intaglio.backends.tvm import NativeSession, Program
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.frontends.tracing import trace
 from intaglio.compiler.reference_session import GraphSession
 from intaglio.compiler.settings import resolve_plan
-from intaglio.cost_models import Target
 from intaglio.passes.normalize import Expected, normalize
 from intaglio.passes.quantize import apply_treatments
 
@@ -54,24 +52,6 @@ def _reference(path: Path, plan: str | None) -> GraphSession:
     )
     apply_treatments(traced.model, settled.sites, settled.default)
     return GraphSession(traced.model, ReferenceSession(traced.model, keep_constants=True))
-
-
-@pytest.fixture(scope="session")
-def quick_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """A `build_library` that imports TVM once in a session, and builds the same kernels once."""
-    folder = tmp_path_factory.mktemp("libraries")
-    runtime, built = folder / "runtime.o", {}
-
-    def build(program: Program, target: Target, path: Path) -> None:
-        if not runtime.exists():
-            codegen.build_runtime(target, runtime)
-        if (key := repr(program.kernels)) not in built:
-            code, built[key] = folder / f"{len(built)}.o", folder / f"{len(built)}.so"
-            codegen.generate(program.kernels, target, code)
-            codegen.link((code, runtime), codegen.symbols(program.kernels), built[key])
-        shutil.copyfile(built[key], path)
-
-    return build
 
 
 @pytest.fixture(scope="session")

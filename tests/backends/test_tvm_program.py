@@ -14,7 +14,7 @@ from intaglio.compiler.errors import ArtifactError
 PROGRAM = Program(
     capacity=8,
     vocabulary=3,
-    kernels=(KernelCode("RmsNorm", {"columns": 4, "epsilon": 1e-5}),),
+    kernels=(KernelCode("RowProgram", {"columns": 4, "epsilon": 1e-5}),),
     buffers=(Buffer("x", "workspace", 40), Buffer("y", "workspace", 8, 64), Buffer("z", "private", 4)),
     tables=(StageTable("decode", 1, (Stage(0, (0, 1), True, "norm"), Stage(0, (1,), False, "norm"))),),
     weight_bytes=128,
@@ -53,7 +53,7 @@ def test_a_missing_key(key):
     "change",
     [
         {"surplus": 1},
-        {"kernels": [{"name": "RmsNorm"}]},
+        {"kernels": [{"name": "RowProgram"}]},
         {"kernels": 3},
         {"buffers": [["x"]]},
         {"tables": [{"name": "decode"}]},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,21 +34,11 @@ def trace_once() -> Callable[..., Traced]:
     return trace
 
 
-@pytest.fixture(scope="session")
-def quick_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """A `build_library` that generates code here and now, once for each kernel."""
-    path = Path(__file__).parents[1] / "helpers" / "kernel_library.py"
-    library: Callable[..., None] = runpy.run_path(str(path))["KernelLibrary"](
-        tmp_path_factory.mktemp("kernels")
-    )
-    return library
-
-
 @pytest.fixture
 def quick(
-    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[..., Traced], quick_library: Callable[..., None]
+    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[..., Traced], quick_build: Callable[..., None]
 ) -> Callable[..., Traced]:
     """Makes `intaglio.compile` quick while a test runs; the value is the tracer."""
     monkeypatch.setattr("intaglio.compiler.building.trace", trace_once)
-    monkeypatch.setattr("intaglio.compiler.pipeline.build_library", quick_library)
+    monkeypatch.setattr("intaglio.compiler.pipeline.build_library", quick_build)
     return trace_once

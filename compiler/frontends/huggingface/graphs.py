@@ -35,6 +35,7 @@ from intaglio.compiler.frontends.torch_module.capture import capture
 from intaglio.compiler.frontends.torch_module.export import translate
 from intaglio.compiler.frontends.torch_module.signature import name_ports
 from intaglio.compiler.frontends.traced import Source, Tokenizer, Traced
+from intaglio.compiler.ir.rules import ATTENTION_KEPT
 from intaglio.passes.normalize.expected import Expected
 from intaglio.passes.rewriting import is_op
 
@@ -75,13 +76,19 @@ class _Graph:
 def _traced_somehow(
     model_class: Any, config: Any, checkpoint: Checkpoint, attention: str, padded: bool
 ) -> _Graph:
-    """With our attention if the class asks for one; some do not, or make nothing of our masks."""
+    """With our attention if the class asks for one; some do not, or make nothing of our masks.
+
+    Otherwise as the class spells it out, which the model's metadata say with the reason.
+    """
+    reason = f"{model_class.__name__} has attention of its own"
     if model_class._supports_sdpa or model_class._supports_attention_backend:
         try:
             return _traced(model_class, config, checkpoint, attention, padded)
-        except UnsupportedModelError:
-            return _traced(model_class, config, checkpoint, "eager", padded)
-    return _traced(model_class, config, checkpoint, "eager", padded)
+        except UnsupportedModelError as error:
+            reason = str(error)
+    traced = _traced(model_class, config, checkpoint, "eager", padded)
+    traced.model.metadata_props[ATTENTION_KEPT] = f"attention is traced as it is spelled out: {reason}"
+    return traced
 
 
 def _traced(model_class: Any, config: Any, checkpoint: Checkpoint, attention: str, padded: bool) -> _Graph:

@@ -40,7 +40,8 @@ class UnrolledExperts(torch.nn.Module):
     """Every expert as ordinary linear layers; all of them run for every token.
 
     The weight of an expert that a token did not choose is zero, so that the sum is the mixture. That is
-    dense: for E experts of which k are chosen it costs E / k times the arithmetic of the mixture.
+    dense: for E experts of which k are chosen it costs E / k times the arithmetic of the mixture. Decoding
+    skips what has a weight of zero (`intaglio.backends.tvm.experts`); prefill and graphs do not.
     """
 
     def __init__(

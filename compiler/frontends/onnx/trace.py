@@ -15,10 +15,9 @@ from intaglio.compiler.frontends.onnx.inference import infer
 from intaglio.compiler.frontends.onnx.opset import convert_opset
 from intaglio.compiler.frontends.onnx.reading import read_file, read_model, read_model_proto
 from intaglio.compiler.frontends.traced import Source
-from intaglio.compiler.ir.rules import OPSET_KEPT
+from intaglio.compiler.ir.rules import OPSET_KEPT, QUANTIZATION_KEPT
 from intaglio.passes.result import run_passes
 
-QUANTIZATION_KEPT = "intaglio.quantization_kept"  # metadata: weights that were not rewritten, and why
 _CARRYING = (CarryMatMulNBits(), CarryDequantizedWeights(), CarryQuantizedGemm())
 
 
