@@ -16,7 +16,7 @@ _AVX2_FEATURES = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _VNNI_FEATURES = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
-INSTRUCTIONS = ("plain", "avx512-vnni")  # the families that kernels distinguish
+INSTRUCTIONS = ("plain", "avx512", "avx512-vnni", "avx512-bf16")  # the families that kernels distinguish
 _DESCRIPTION_HELP = "`intaglio doctor --json` prints that of this machine"
 
 
@@ -83,6 +83,14 @@ NAMED_TARGETS = (
         "avx512-vnni",
         ("-march=cascadelake",),
     ),
+    Target(
+        "cpu:avx512-bf16",
+        "cooperlake",
+        _X86,
+        (*_VNNI_FEATURES, "avx512_bf16", *_AVX2_FEATURES),
+        "avx512-bf16",
+        ("-march=cooperlake",),
+    ),
     Target("cpu:aarch64", "generic", _ARM, (), "plain", ()),
 )
 
@@ -105,8 +113,8 @@ def host_target() -> Target:
     """The widest target that this machine runs; raises `TargetError` on machines we have no kernels for."""
     machine, features = platform.machine(), host_features()
     if machine == "aarch64":
-        return dataclasses.replace(NAMED_TARGETS[2], name="cpu")
-    for target in (NAMED_TARGETS[1], NAMED_TARGETS[0]):
+        return dataclasses.replace(NAMED_TARGETS[3], name="cpu")
+    for target in (NAMED_TARGETS[2], NAMED_TARGETS[1], NAMED_TARGETS[0]):
         if not target.missing_on(features, machine):
             return dataclasses.replace(target, name="cpu")
     needed = ", ".join(_AVX2_FEATURES)

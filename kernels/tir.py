@@ -8,6 +8,7 @@ TVM assumes it without checking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import tvm
 from tvm import tirx as tirx
 from tvm.tirx.script.builder import ir as T
 
-from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.instructions import Bfloat16Dots, ByteDots, Instructions
 
 LANES = 16  # float32 lanes of the widest vector; LLVM splits it where registers are narrower
 Expression = Any  # TVM's expressions carry no usable static types
@@ -206,7 +207,7 @@ def dot4(
         activation: int32 scalar, four signed bytes, the same for every lane.
         instructions: the family to use.
     """
-    if instructions is Instructions.AVX512_VNNI:
+    if instructions.byte_dots is ByteDots.VPDPBUSD_512:
         # LLVM 22 takes bytes where older ones took int32x16, hence not TVM's own wrapper.
         return intrinsic(
             "llvm.x86.avx512.vpdpbusd.512",
@@ -220,6 +221,41 @@ def dot4(
         factor = (activation << int32(24 - 8 * byte)) >> int32(24)
         accumulator = accumulator + code * spread(factor)
     return accumulator
+
+
+# TVM takes bfloat16 apart before LLVM sees it, hence a function in LLVM's own language.
+_BFLOAT16_DOT = """
+target triple = "x86_64-unknown-linux-gnu"
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define linkonce_odr <16 x float> @intaglio_dot2(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b)
+    alwaysinline nounwind memory(none) "target-features"="+avx512bf16" {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %r
+}
+"""
+
+
+def imported(instructions: Instructions) -> AbstractContextManager[Any]:
+    """The context in which a kernel's code is written, so that it may call what TVM has no intrinsic for."""
+    if instructions.bfloat16_dots is Bfloat16Dots.VDPBF16PS_512:
+        frame: AbstractContextManager[Any] = T.attr(0, "pragma_import_llvm", _BFLOAT16_DOT)
+        return frame
+    return nullcontext()
+
+
+def dot2(accumulator: Expression, pairs: Expression, factors: Expression) -> Expression:
+    """Sixteen float32 sums of two products of bfloat16, for families whose `bfloat16_dots` is not NONE.
+
+    Denormals count as zero; the two products are added to the sum one after the other, each rounded.
+
+    Args:
+        accumulator: float32x16.
+        pairs: int32x16, each two bfloat16.
+        factors: as pairs.
+    """
+    return tirx.call_pure_extern(primitive("float32x16"), "intaglio_dot2", accumulator, pairs, factors)
 
 
 @dataclass(frozen=True)

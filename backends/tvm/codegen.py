@@ -102,10 +102,10 @@ def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
 
     from intaglio.backends.tvm.entry import kernel_module
     from intaglio.kernels.catalogue import kernel_from_json
-    from intaglio.kernels.instructions import Instructions
+    from intaglio.kernels.instructions import instructions_named
 
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
-    module = kernel_module(built, Instructions(target.instructions))
+    module = kernel_module(built, instructions_named(target.instructions))
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple})
     # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
     with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):

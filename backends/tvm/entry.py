@@ -48,7 +48,8 @@ def kernel_function(name: str, kernel: Kernel, instructions: Instructions) -> An
         )
         row = T.decl_buffer((ROW,), "int64", data=T.arg("row", tirx.Var("row", tir.pointer_type("int64"))))
         frame = KernelFrame(worker, workers, count, position, _pointers(kernel, row))
-        kernel.emit(frame, instructions)
+        with tir.imported(instructions):
+            kernel.emit(frame, instructions)
     return builder.get()
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from intaglio.compiler.errors import ArtifactError
 
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
-ROW = 32  # int64 per stage in a table as the code reads it: kernel, barrier, guard, pointers
-POINTERS = 3  # where the pointers begin
+ROW = 32  # int64 per stage in a table as the code reads it: kernel, barrier, guard, count, pointers
+POINTERS = 4  # where the pointers begin
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Stage:
     barrier: bool  # whether all workers wait for each other afterwards
     site: str  # of the model, for profiles
     guard: Guard | None = None
+    count: int = 0  # rows that the kernel is told of; 0: the tokens of the call
 
 
 @dataclass(frozen=True)

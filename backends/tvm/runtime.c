@@ -175,7 +175,7 @@ static void barrier(Pool *pool, int worker, int32_t stage) {
 typedef struct { const int64_t *table; int32_t stages, count, position; } Program;
 
 /* Every worker walks the whole table; the stages separate their own share of the work. A row is kernel, barrier, guard,
-   pointers: where the guard is the address of a zero, the stage is skipped with its barrier, by all workers alike. */
+   count, pointers: where the guard is the address of a zero, the stage is skipped with its barrier, by all workers alike. */
 static void run_program(Pool *pool, int worker, void *context) {
   Program *program = context;
   Argument arguments[] = {
@@ -185,8 +185,9 @@ static void run_program(Pool *pool, int worker, void *context) {
   Argument result = {0, 0, 0};
   for (int32_t stage = 0; stage < program->stages; stage++) {
     const int64_t *row = program->table + (int64_t)stage * ROW;
-    const float *guard = (const float *)(intptr_t)row[POINTERS - 1];
+    const float *guard = (const float *)(intptr_t)row[2];
     if (guard && *guard == 0.0f) continue;
+    arguments[2].value = row[3] ? row[3] : program->count;
     arguments[4].value = (int64_t)(intptr_t)row;
     /* Whatever fails, the barriers are kept, so that nobody waits for ever. */
     if (intaglio_kernels[row[0]](0, arguments, 5, &result) && !atomic_exchange(&pool->failed, 1))

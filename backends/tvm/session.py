@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 
 from intaglio.backends.tvm.foreign import ForeignRunner, OpenedRegion
 from intaglio.backends.tvm.library import Ceilings, Library
-from intaglio.backends.tvm.program import ALIGNMENT, POINTERS, ROW, Buffer, Program, Stage, StageTable, align
-from intaglio.compiler.errors import ArtifactError, ContextLengthError, OptionError
-
-GUARD = 8192  # bytes after a space: kernels prefetch ahead and read whole blocks
+from intaglio.backends.tvm.memory import allocate, read_weights
+from intaglio.backends.tvm.program import ALIGNMENT, POINTERS, ROW, Buffer, Program, Stage, StageTable
+from intaglio.compiler.errors import ContextLengthError, OptionError
 
 
 class NativeSession:
@@ -38,11 +36,11 @@ class NativeSession:
         self._program = program
         self._position = 0
         self._library = Library(library, threads)
-        self._weights = _map(weights, program.weight_bytes)
+        self._weights = read_weights(weights, program.weight_bytes)
         spaces = ("state", "workspace", "tokens", "logits")
-        self._spaces = {space: _allocate(program.space_bytes(space)) for space in spaces}
+        self._spaces = {space: allocate(program.space_bytes(space)) for space in spaces}
         self._private = [
-            _allocate(buffer.bytes * threads if buffer.space == "private" else 0)
+            allocate(buffer.bytes * threads if buffer.space == "private" else 0)
             for buffer in program.buffers
         ]
         self._tables = {table.name: self._resolve(table) for table in program.tables}
@@ -174,13 +172,13 @@ class NativeSession:
         return values.reshape(rows, stride)[:, : self.vocabulary]
 
     def _resolve(self, table: StageTable) -> NDArray[np.int64]:
-        """Rows of kernel, barrier, guard and absolute addresses."""
+        """Rows of kernel, barrier, guard, count and absolute addresses."""
         addresses = [self._address(index, buffer) for index, buffer in enumerate(self._program.buffers)]
-        memory = _allocate(len(table.stages) * ROW * 8)
+        memory = allocate(len(table.stages) * ROW * 8)
         rows: NDArray[np.int64] = memory[: len(table.stages) * ROW * 8].view(np.int64).reshape(-1, ROW)
         for row, stage in zip(rows, table.stages, strict=True):
             guard = 0 if stage.guard is None else addresses[stage.guard.buffer] + 4 * stage.guard.offset
-            row[:POINTERS] = stage.kernel, stage.barrier, guard
+            row[:POINTERS] = stage.kernel, stage.barrier, guard, stage.count
             row[POINTERS : POINTERS + len(stage.buffers)] = [addresses[index] for index in stage.buffers]
         return rows
 
@@ -203,19 +201,3 @@ def _times(stages: Sequence[Stage], marks: NDArray[np.int64]) -> list[tuple[str,
     ]
     starts = [int(marks[0]), *(mark for _, mark in ends)]
     return [(site, (mark - start) * 1e-9) for (site, mark), start in zip(ends, starts, strict=False)]
-
-
-def _map(path: Path, size: int) -> NDArray[np.uint8]:
-    try:
-        found = path.stat().st_size
-        if found != size:
-            raise ArtifactError(f"weights: {path} has {found} bytes, the program wants {size}; compile again")
-        with path.open("rb") as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
-    except OSError as error:
-        raise ArtifactError(f"weights: {path} cannot be read ({error}); compile again") from error
-
-
-def _allocate(size: int) -> NDArray[np.uint8]:
-    """Zeroed, aligned memory with a guard; pages come into being when they are touched."""
-    return np.frombuffer(mmap.mmap(-1, align(size) + GUARD), np.uint8)

@@ -54,7 +54,7 @@ class _Writer:
 
     def __init__(self, heads: Heads, frame: KernelFrame, instructions: Instructions) -> None:
         self.heads, self.frame = heads, frame
-        self.wide = instructions is Instructions.AVX512_VNNI
+        self.wide = instructions.wide
         self.preparation = Preparation(heads, frame)
         self.row = frame.worker if heads.own else tir.int32(0)
         shape = (frame.workers, heads.heads)

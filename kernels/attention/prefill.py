@@ -37,7 +37,7 @@ class PrefillAttention:
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        rows = 8 if instructions is Instructions.AVX512_VNNI else 2
+        rows = 8 if instructions.wide else 2
         writer = _Writer(self, frame, rows, instructions.registers)
         tiles = tir.bind(tirx.floordiv(frame.count + tir.int32(rows - 1), tir.int32(rows)))
         frame.each_dealt(tiles * tir.int32(self.heads.heads), lambda unit: writer.unit(unit, tiles))

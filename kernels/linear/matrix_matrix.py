@@ -23,7 +23,7 @@ PADDING = 8  # tokens that buffers have room for beyond `count`: the last tile i
 
 def tile_tokens(instructions: Instructions) -> int:
     """Tokens per tile: two int32 and two float32 vectors each, two more for the weights."""
-    return 6 if instructions is Instructions.AVX512_VNNI else 2
+    return 6 if instructions.wide else 2
 
 
 @dataclass(frozen=True)
