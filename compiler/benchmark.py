@@ -65,17 +65,26 @@ class Benchmark:
     decode: Rate  # after 32 tokens
     decode_after_prefill: Rate
     bytes_per_token: int  # packed weights that one decode step reads
-    cache_bytes_per_token: float  # keys and values it reads besides, on average in `decode`
+    cache_bytes_per_position: int  # of keys and values, in the type that the plan stores them in
+    cache_bytes_per_token: float  # of them that a step reads besides, on average in `decode`
+    cache_bytes_per_token_after_prefill: float  # the same in `decode_after_prefill`
     prefill_operations_per_token: float  # of linear layers; a multiply-add counts twice
     read_bandwidth_bytes_per_second: float  # ceilings
     int8_operations_per_second: float
+    bf16_operations_per_second: float
     fp32_operations_per_second: float
 
     @property
     def bandwidth_fraction(self) -> float:
-        """Bytes that decoding read per second, of those that the machine can read."""
+        """Bytes that decoding after 32 tokens read per second, of those that the machine can read."""
         read = (self.bytes_per_token + self.cache_bytes_per_token) * self.decode.median
         return read / self.read_bandwidth_bytes_per_second
+
+    @property
+    def bandwidth_fraction_after_prefill(self) -> float:
+        """The same of decoding after the whole prefill."""
+        bytes_read = self.bytes_per_token + self.cache_bytes_per_token_after_prefill
+        return bytes_read * self.decode_after_prefill.median / self.read_bandwidth_bytes_per_second
 
     @property
     def compute_fraction(self) -> float:
@@ -87,7 +96,8 @@ class Benchmark:
         values = {name: one for name, one in vars(self).items() if isinstance(one, int | float)}
         rates = {name: one for name, one in vars(self).items() if isinstance(one, Rate)}
         lengths = {f"{name}_tokens": getattr(self.options, name) for name in ("prefill", "decode")}
-        fractions = {"bandwidth_fraction": self.bandwidth_fraction, "compute_fraction": self.compute_fraction}
+        names = ("bandwidth_fraction", "bandwidth_fraction_after_prefill", "compute_fraction")
+        fractions = {name: getattr(self, name) for name in names}
         return {**lengths, "rounds": self.options.rounds, **_flat(rates), **fractions, **values}
 
 
@@ -105,7 +115,8 @@ def measure(
     # A shared host has slow phases: a ceiling is the best that was seen.
     ceilings = before.best_of(session.measure_ceilings())
     prefill, short, long = ([one[part] for one in rounds] for part in range(3))
-    mean_position = SHORT_PROMPT + (options.decode + 1) / 2
+    steps = (options.decode + 1) / 2  # that the cache has grown by on average
+    cache = program.cache_bytes_per_position
     head = architecture["vocabulary"] * architecture["hidden"]  # computed once, after the last token
     return Benchmark(
         options=options,
@@ -114,10 +125,13 @@ def measure(
         decode=Rate.of(options.decode, short),
         decode_after_prefill=Rate.of(options.decode, long),
         bytes_per_token=program.bytes_per_token,
-        cache_bytes_per_token=program.cache_bytes_per_position * mean_position,
+        cache_bytes_per_position=cache,
+        cache_bytes_per_token=cache * (SHORT_PROMPT + steps),
+        cache_bytes_per_token_after_prefill=cache * (options.prefill + steps),
         prefill_operations_per_token=2 * (program.multiply_adds_per_token - head + head / options.prefill),
         read_bandwidth_bytes_per_second=ceilings.read_bytes_per_second,
         int8_operations_per_second=ceilings.int8_operations_per_second,
+        bf16_operations_per_second=ceilings.bf16_operations_per_second,
         fp32_operations_per_second=ceilings.fp32_operations_per_second,
     )
 

@@ -13,6 +13,7 @@ from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
+from intaglio.kernels.ceilings.kernel import MultiplyInCache, ReadMemory
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
@@ -42,11 +43,13 @@ KERNELS: tuple[type[Any], ...] = (
     DequantizedMatrixVector,
     FloatEmbedding,
     FloatLinear,
+    MultiplyInCache,
     PrefillAttention,
     QuantizeActivation,
     QuantizedEmbedding,
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
+    ReadMemory,
     RotateAndCache,
     RowProgram,
 )

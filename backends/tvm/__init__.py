@@ -9,12 +9,13 @@ In the order in which a model passes through:
     program                     the result as data
     codegen, entry, runtime.c   kernels → one shared object
     library, session            loading and running it
+    ceilings                    what the machine could do at best, by kernels that every program carries
 
 Lowering is in `intaglio.backends.tvm.lower`: it brings TVM, which running a program does not need.
 """
 
+from intaglio.backends.tvm.ceilings import Ceilings
 from intaglio.backends.tvm.codegen import build_library
-from intaglio.backends.tvm.library import Ceilings
 from intaglio.backends.tvm.program import Program
 from intaglio.backends.tvm.session import NativeSession
 

@@ -7,10 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.compiler.errors import CodegenError, OptionError
@@ -23,31 +21,7 @@ _SIGNATURES = {
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p],
     ),
     "intaglio_last_error": (ctypes.c_char_p, [ctypes.c_void_p]),
-    "intaglio_read_bandwidth": (
-        ctypes.c_double,
-        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
-    ),
-    "intaglio_peak_operations": (ctypes.c_double, [ctypes.c_void_p, ctypes.c_int, ctypes.c_long]),
 }
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the machine could do at best, measured by the program's own threads."""
-
-    threads: int
-    read_bytes_per_second: float
-    int8_operations_per_second: float  # of 8-bit dot products; float32 where the machine has none
-    fp32_operations_per_second: float
-
-    def best_of(self, other: Ceilings) -> Ceilings:
-        """The higher of each; for the same number of threads."""
-        return Ceilings(
-            self.threads,
-            max(self.read_bytes_per_second, other.read_bytes_per_second),
-            max(self.int8_operations_per_second, other.int8_operations_per_second),
-            max(self.fp32_operations_per_second, other.fp32_operations_per_second),
-        )
 
 
 class Library:
@@ -91,19 +65,6 @@ class Library:
             yield
         finally:
             os.sched_setaffinity(0, before)
-
-    def measure_ceilings(self, megabytes: int = 256) -> Ceilings:
-        """Measure the ceilings: the median of five readings of `megabytes` MB, and of five short counts."""
-        data = np.ones(megabytes * 1_000_000 + 64, np.uint8)
-        start = data.ctypes.data + (-data.ctypes.data) % 64
-        library, pool = self._library, self._open_pool()
-        with self.pinned():
-            reads = [library.intaglio_read_bandwidth(pool, start, megabytes * 1_000_000, 1) for _ in range(5)]
-            eight = [library.intaglio_peak_operations(pool, 1, 2_000_000) for _ in range(5)]
-            floats = [library.intaglio_peak_operations(pool, 0, 2_000_000) for _ in range(5)]
-        return Ceilings(
-            self.threads, float(np.median(reads)), float(np.median(eight)), float(np.median(floats))
-        )
 
     def _open_pool(self) -> int:
         if not self._pool:

@@ -30,6 +30,7 @@ from intaglio.backends.tvm.regions import (
 )
 from intaglio.backends.tvm.sites import Site, sites_of
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
+from intaglio.kernels.ceilings.kernel import CEILINGS
 
 SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
 
@@ -101,15 +102,18 @@ def _lowered(
     capacity: int,
     logits: ir.Value,
 ) -> Lowered:
+    for kernel in CEILINGS:
+        pieces.kernel(kernel)
     foreign = tuple(one for one in regions if isinstance(one, ForeignRegion))
     sites = sites_of(regions, pieces, tables)
     linears = [one for region in regions for one in linears_of(region)]
     attention = [region for region in regions if isinstance(region, AttentionRegion)]
+    buffers, tables = pieces.planned(tables)
     program = Program(
         capacity=capacity,
         vocabulary=row_size(logits),
         kernels=tuple(pieces.kernels),
-        buffers=pieces.placed(),
+        buffers=buffers,
         tables=tables,
         weight_bytes=pieces.arena.bytes,
         bytes_per_token=sum(site.bytes for site in sites),

@@ -1,5 +1,5 @@
-/* The C runtime linked into every program: a pool of pinned worker threads, the barrier between stages, the time stamps of
-   the profile, and the machine's ceilings, measured by the same threads that run the program. */
+/* The C runtime linked into every program: a pool of pinned worker threads, the barrier between stages, and the time
+   stamps of the profile. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -208,90 +208,3 @@ int intaglio_run(Pool *pool, const int64_t *table, int32_t stages, int32_t count
 }
 
 const char *intaglio_last_error(Pool *pool) { return pool->error; }
-
-/* Ceilings. Vectors of the compiler's own kind keep this portable; the 8-bit peak needs the instruction itself. */
-typedef float Floats __attribute__((vector_size(64)));
-typedef uint64_t Words __attribute__((vector_size(64)));
-typedef struct { const char *data; size_t bytes; int repeats; uint64_t sinks[MOST_WORKERS][8]; } Reading;
-
-static void read_share(Pool *pool, int worker, void *context) {
-  Reading *reading = context;
-  size_t share = reading->bytes / pool->workers / 512 * 512;
-  const char *from = reading->data + share * worker;
-  Words a = {0}, b = {0}, c = {0}, d = {0};
-  for (int repeat = 0; repeat < reading->repeats; repeat++) {
-    for (size_t i = 0; i < share; i += 256) {
-      __builtin_prefetch(from + i + 4096);
-      __builtin_prefetch(from + i + 4096 + 64);
-      __builtin_prefetch(from + i + 4096 + 128);
-      __builtin_prefetch(from + i + 4096 + 192);
-      a ^= *(const Words *)(from + i);
-      b ^= *(const Words *)(from + i + 64);
-      c ^= *(const Words *)(from + i + 128);
-      d ^= *(const Words *)(from + i + 192);
-    }
-    __asm__ volatile("" ::: "memory");
-  }
-  a ^= b ^ c ^ d;
-  for (int i = 0; i < 8; i++) reading->sinks[worker][i] = a[i];
-}
-
-/* Bytes per second that all workers together read from `bytes` bytes at `data`, which is aligned to 64. */
-double intaglio_read_bandwidth(Pool *pool, const char *data, size_t bytes, int repeats) {
-  Reading *reading = calloc(1, sizeof *reading);
-  if (!reading) return 0;
-  reading->data = data, reading->bytes = bytes, reading->repeats = repeats;
-  int64_t start = now();
-  run_everywhere(pool, read_share, reading);
-  double seconds = (now() - start) * 1e-9;
-  free(reading);
-  return (double)(bytes / pool->workers / 512 * 512) * pool->workers * repeats / seconds;
-}
-
-typedef struct { long iterations; int eight_bit; float sinks[MOST_WORKERS]; } Counting;
-
-static void count_share(Pool *pool, int worker, void *context) {
-  (void)pool;
-  Counting *counting = context;
-#if defined(__AVX512VNNI__)
-  if (counting->eight_bit) {
-    __m512i x = _mm512_set1_epi32(worker), z = _mm512_setzero_si512();
-    __m512i a = z, b = z, c = z, d = z, e = z, f = z, g = z, h = z, i = z, j = z, k = z, l = z;
-    /* What the compiler must not see: that all sums are equal, or that they grow in a simple way. */
-    __asm__ volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f));
-    __asm__ volatile("" : "+v"(g), "+v"(h), "+v"(i), "+v"(j), "+v"(k), "+v"(l));
-#define DOT(s) s = _mm512_dpbusd_epi32(s, x, x);
-    for (long n = 0; n < counting->iterations; n++) {
-      DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h) DOT(i) DOT(j) DOT(k) DOT(l)
-      __asm__ volatile("" : "+v"(x));
-    }
-#define ADD(s) a = _mm512_add_epi32(a, s);
-    ADD(b) ADD(c) ADD(d) ADD(e) ADD(f) ADD(g) ADD(h) ADD(i) ADD(j) ADD(k) ADD(l)
-    counting->sinks[worker] = (float)_mm512_reduce_add_epi32(a);
-    return;
-  }
-#endif
-  Floats s[12], x = {0}, y = {0};
-  for (int i = 0; i < 12; i++) s[i] = x;
-  x += (float)worker, y += 0.5f;
-  for (long n = 0; n < counting->iterations; n++)
-    for (int i = 0; i < 12; i++) s[i] = s[i] * y + x;
-  for (int i = 1; i < 12; i++) s[0] += s[i];
-  counting->sinks[worker] = s[0][0];
-}
-
-/* Operations per second (a multiply-add counts two) of all workers together: 8-bit dot products where the machine has
-   them and `eight_bit` is set, float32 otherwise. */
-double intaglio_peak_operations(Pool *pool, int eight_bit, long iterations) {
-#if !defined(__AVX512VNNI__)
-  eight_bit = 0;
-#endif
-  Counting *counting = calloc(1, sizeof *counting);
-  if (!counting) return 0;
-  counting->iterations = iterations, counting->eight_bit = eight_bit;
-  int64_t start = now();
-  run_everywhere(pool, count_share, counting);
-  double seconds = (now() - start) * 1e-9;
-  free(counting);
-  return 12 * (eight_bit ? 128.0 : 32.0) * iterations * pool->workers / seconds;
-}

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.backends.tvm.ceilings import Ceilings, measure_ceilings
 from intaglio.backends.tvm.foreign import ForeignRunner, OpenedRegion
-from intaglio.backends.tvm.library import Ceilings, Library
+from intaglio.backends.tvm.library import Library
 from intaglio.backends.tvm.memory import allocate, read_weights
 from intaglio.backends.tvm.program import ALIGNMENT, POINTERS, ROW, Buffer, Program, Stage, StageTable
 from intaglio.compiler.errors import ContextLengthError, OptionError
@@ -37,12 +38,10 @@ class NativeSession:
         self._position = 0
         self._library = Library(library, threads)
         self._weights = read_weights(weights, program.weight_bytes)
-        spaces = ("state", "workspace", "tokens", "logits")
-        self._spaces = {space: allocate(program.space_bytes(space)) for space in spaces}
-        self._private = [
-            allocate(buffer.bytes * threads if buffer.space == "private" else 0)
-            for buffer in program.buffers
-        ]
+        self._spaces = {
+            space: allocate(size) for space, size in program.space_sizes(threads).items() if space != "weights"
+        }
+        self._spaces["weights"] = self._weights
         self._tables = {table.name: self._resolve(table) for table in program.tables}
         assert len(regions) == len(program.foreign), "every foreign region of the program is opened"
         self._foreign = ForeignRunner(regions, program, self._memory)
@@ -103,7 +102,7 @@ class NativeSession:
 
     def measure_ceilings(self) -> Ceilings:
         """What this machine could do at best right now, with this session's threads."""
-        return self._library.measure_ceilings()
+        return measure_ceilings(self._library, self._program)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -162,8 +161,8 @@ class NativeSession:
     def _memory(self, index: int) -> NDArray[np.float32]:
         """All of a buffer of rows, from its first float on; of private ones the first worker's."""
         buffer = self._program.buffers[index]
-        base = self._private[index] if buffer.space == "private" else self._spaces[buffer.space]
-        memory: NDArray[np.float32] = base[buffer.offset : buffer.offset + buffer.bytes].view(np.float32)
+        start = self._start(buffer)
+        memory: NDArray[np.float32] = self._spaces[buffer.space][start : start + buffer.bytes].view(np.float32)
         return memory
 
     def _logits(self, rows: int) -> NDArray[np.float32]:
@@ -173,7 +172,7 @@ class NativeSession:
 
     def _resolve(self, table: StageTable) -> NDArray[np.int64]:
         """Rows of kernel, barrier, guard, count and absolute addresses."""
-        addresses = [self._address(index, buffer) for index, buffer in enumerate(self._program.buffers)]
+        addresses = [self._address(buffer) for buffer in self._program.buffers]
         memory = allocate(len(table.stages) * ROW * 8)
         rows: NDArray[np.int64] = memory[: len(table.stages) * ROW * 8].view(np.int64).reshape(-1, ROW)
         for row, stage in zip(rows, table.stages, strict=True):
@@ -182,12 +181,12 @@ class NativeSession:
             row[POINTERS : POINTERS + len(stage.buffers)] = [addresses[index] for index in stage.buffers]
         return rows
 
-    def _address(self, index: int, buffer: Buffer) -> int:
-        if buffer.space == "weights":
-            base = self._weights
-        else:
-            base = self._private[index] if buffer.space == "private" else self._spaces[buffer.space]
-        address = base.ctypes.data + buffer.offset
+    def _start(self, buffer: Buffer) -> int:
+        """Where `buffer` begins in its space; private ones lie as many times as there are workers."""
+        return buffer.offset * (self._library.threads if buffer.space == "private" else 1)
+
+    def _address(self, buffer: Buffer) -> int:
+        address = self._spaces[buffer.space].ctypes.data + self._start(buffer)
         assert address % ALIGNMENT == 0, f"{buffer.name} is at {address:#x}"
         return int(address)
 

@@ -61,11 +61,15 @@ def _decoder(values: dict[str, Any]) -> str:
         _rate("prefill", values["prefill_tokens"], values, "prefill"),
         _rate("decode after 32 tokens", values["decode_tokens"], values, "decode"),
         _rate("decode after the prefill", values["decode_tokens"], values, "decode_after_prefill"),
-        f"decode reads {values['bytes_per_token'] / 1e6:.1f} MB of weights per token, "
-        f"{values['bandwidth_fraction']:.0%} of the "
+        f"decode reads {values['bytes_per_token'] / 1e6:.1f} MB of weights per token, and "
+        f"{values['cache_bytes_per_position'] / 1e3:.1f} KB of keys and values for each token before it: "
+        f"{values['bandwidth_fraction']:.0%} and after the prefill "
+        f"{values['bandwidth_fraction_after_prefill']:.0%} of the "
         f"{values['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s there are",
         f"prefill does {values['compute_fraction']:.0%} of the "
-        f"{values['int8_operations_per_second'] / 1e9:.0f} billion 8-bit operations per second there are",
+        f"{values['int8_operations_per_second'] / 1e9:.0f} billion 8-bit operations per second there are "
+        f"(bfloat16 {values['bf16_operations_per_second'] / 1e9:.0f}, "
+        f"float32 {values['fp32_operations_per_second'] / 1e9:.0f})",
         f"{values['threads']} threads, {values['rounds']} rounds",
     ]
     return "\n".join(lines)

@@ -55,7 +55,7 @@ class ClockSession:
     def measure_ceilings(self) -> Ceilings:
         """Slower before the first prompt than afterwards: the better one counts."""
         slow = 1.0 if self.prompts else 0.5
-        return Ceilings(2, 2e9 * slow, 1e11 * slow, 2e10 * slow)
+        return Ceilings(2, 2e9 * slow, 1e11 * slow, 4e10 * slow, 2e10 * slow)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, options: BenchOptions) -> tuple[Any, ClockSession]:
@@ -73,6 +73,10 @@ def test_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     # Positions 33 … 82 are read on average; see Benchmark for what is counted.
     assert values["cache_bytes_per_token"] == pytest.approx(100 * np.mean(range(33, 83)))
     assert values["bandwidth_fraction"] == pytest.approx((1_000_000 + 5750) / 0.0011 / 2e9)
+    assert values["cache_bytes_per_position"] == 100
+    # Positions 101 … 150 after the prefill.
+    assert values["bandwidth_fraction_after_prefill"] == pytest.approx((1_000_000 + 12550) / 0.0011 / 2e9)
+    assert values["bf16_operations_per_second"] == 4e10
     # The head's 500 000 multiply-adds are done for the last token of the prompt alone.
     assert values["compute_fraction"] == pytest.approx(2 * (1_000_000 + 5_000) * 100 / 0.011 / 1e11)
     assert (values["prefill_tokens"], values["decode_tokens"], values["rounds"]) == (100, 50, 3)
