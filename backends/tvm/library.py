@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.compiler.errors import CodegenError, OptionError
