@@ -71,4 +71,5 @@ def _rest_for(settings: Settings, traced: Traced) -> Callable[..., Manifest]:
         return build_graph
     from intaglio.compiler.pipeline import build_decoder
 
+    settings.refuse_for_decoders()
     return build_decoder

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from intaglio.compiler.array_exchange import Array, is_torch, to_torch
 from intaglio.compiler.compiled_model import DEFAULT_ROUNDS, CompiledModel, Inputs
 from intaglio.compiler.errors import OptionError
+from intaglio.compiler.graph_calls import arrays_of, named
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.manifest import Manifest
 
@@ -50,7 +51,7 @@ class CompiledGraph(CompiledModel):
         torch tensors if any leaf given was one.
         Raises `OptionError` that lists every argument that does not fit.
         """
-        found = self._named(arguments, keywords)
+        found = named(self.ports, arguments, keywords)
         results = self.call_by_name(found)
         if any(is_torch(one) for one in found.values()):
             results = {name: to_torch(one) for name, one in results.items()}
@@ -77,7 +78,7 @@ class CompiledGraph(CompiledModel):
 
         if prefill is not None or decode is not None:
             raise OptionError("bench: prefill and decode have no effect here: give inputs.")
-        arrays = generated_inputs(self.ports) if inputs is None else self._arrays(inputs)
+        arrays = generated_inputs(self.ports) if inputs is None else arrays_of(self.ports, inputs)
         return measure(self._run, arrays, self._original, self.threads, rounds)
 
     def generate(self, *_: Any, **__: Any) -> NoReturn:
@@ -113,36 +114,12 @@ class CompiledGraph(CompiledModel):
         )
         return make_report(self.manifest, inputs, outputs, self.artifact_bytes)
 
-    def _arrays(self, inputs: Inputs) -> dict[str, Array]:
-        """Those of a call with `inputs`."""
-        if not isinstance(inputs, Mapping):
-            return self.ports.arrays(self._named(tuple(inputs), {}))
-        # Inputs by name serve models with a signature, too, unless they are its keyword arguments.
-        if self.ports.call is None or set(inputs) == set(self.ports.inputs):
-            return self.ports.arrays(inputs)
-        return self.ports.arrays(self._named((), inputs))
-
-    def _named(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.ports.call is not None:
-            return self.ports.call.inputs(arguments, keywords)
-        if not arguments:
-            return keywords
-        (first, *others) = arguments
-        if others or keywords or not isinstance(first, Mapping):
-            raise OptionError(
-                f"call: {len(arguments)} arguments by position: this model takes its inputs by name, as "
-                f"keywords or as one dict: {', '.join(self.ports.inputs)}."
-            )
-        return first
-
     def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        from intaglio.compiler.graph_candidates import region_run
+
         if self._region is None:
             raise OptionError("call: the model was closed: load it again.")
-        region = self._region
-        # onnxruntime computes bfloat16 graphs in float32, ports included.
-        fed = {name: one.astype(region.inputs[name].dtype, copy=False) for name, one in arrays.items()}
-        results = region.run(fed)
-        return {name: results[name].astype(one.numpy, copy=False) for name, one in self.ports.outputs.items()}
+        return region_run(self._region, self.ports)(arrays)
 
     def _export(self, path: Path, round_activations: bool) -> Path:
         from intaglio.compiler.export import export_graph

@@ -22,6 +22,7 @@ from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.frontend import TraceOptions
 from intaglio.compiler.manifest import LIBRARY, PROGRAM, Manifest
 from intaglio.compiler.opening import open_artifact
+from intaglio.compiler.partition_inputs import example_calls
 from intaglio.compiler.progress import ProgressListener
 from intaglio.compiler.settings import Settings, resolve_threads
 from intaglio.compiler.workload import Workload
@@ -57,7 +58,9 @@ def compile(
         model: a GGUF file, an ONNX file, the folder of a Hugging Face model, a `torch.nn.Module`, an
             `onnx.ModelProto`, or an `onnx_ir.Model`, which is left as it is.
         target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
-        example_inputs: for torch modules: a tuple of arguments, or a dict of keyword arguments.
+        example_inputs: for torch modules: a tuple of arguments, or a dict of keyword arguments; for ONNX graphs
+            and encoders: a dict of arrays by input name, or a tuple in the order of the inputs. Graphs are timed
+            on them, and get kernels of their shapes. A list of several such calls counts every one.
         dynamic_shapes: for torch modules: which sizes may differ, as `torch.export.export` takes them.
         padding: for Hugging Face's causal language models: whole padded batches with an attention mask,
             called with inputs of their own, instead of generating over a cache.
@@ -76,9 +79,11 @@ def compile(
         ModelFileError, UnsupportedModelError: for a broken file, or unsupported parts, all listed.
         CodegenError, ArtifactError: where code cannot be generated, or the disk is full.
     """
-    tracing = TraceOptions(example_inputs, dynamic_shapes, padding)
+    examples = example_calls(example_inputs)
+    tracing = TraceOptions(examples[0] if examples else None, dynamic_shapes, padding)
     settings = Settings.of(model, target, workload, plan, context, dump, tracing)
     count = resolve_threads(threads)
+    settings = dataclasses.replace(settings, examples=examples, threads=count)
     refuse_target_from_elsewhere(settings.target)
     folder = temporary_folder("compile")
     from intaglio.compiler.building import build

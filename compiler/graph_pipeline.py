@@ -1,30 +1,35 @@
-"""From any other traced graph to its artefact's files: one region that onnxruntime runs."""
+"""From any other traced graph to its artefact's files: what runs it fastest, by measurement."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from intaglio.backends.onnxruntime import write_region
 from intaglio.compiler.account import Account
 from intaglio.compiler.building import source_of, tokenizer_json
 from intaglio.compiler.folders import disk_errors
 from intaglio.compiler.frontends.traced import Traced
+from intaglio.compiler.graph_candidates import NORMALISED, ORIGINAL, SPINNING, WholeGraphs
 from intaglio.compiler.graph_passes import normalized_graph, treated_graph
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.graph_sites import operators_of, sites_of
 from intaglio.compiler.ir import Dump
-from intaglio.compiler.manifest import REGION, TOKENIZER, Manifest
+from intaglio.compiler.manifest import TOKENIZER, Manifest
+from intaglio.compiler.partition import partition
+from intaglio.compiler.partition_inputs import arrays_of_examples, made_call
+from intaglio.compiler.plan import GRAPH_PLAN
 from intaglio.compiler.progress import Recorder
 from intaglio.compiler.settings import Settings
 
-PHASES = ("trace", "normalize", "quantize", "weights")
+PHASES = ("trace", "normalize", "quantize", "weights", "partition")
 
 
 def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder, dump: Dump) -> Manifest:
     """Compile `traced`, which has been dumped, into `folder`; the manifest but for the costs of all this."""
     step.expect(PHASES)
     ports = GraphPorts.of(traced.model, traced.call)
+    calls = arrays_of_examples(ports, settings.examples) if settings.examples else made_call(ports)
+    original = traced.model.clone()
 
     with step.phase("normalize"):
         normalized = normalized_graph(traced)
@@ -33,11 +38,18 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
     with step.phase("quantize"):
         settings, treated = treated_graph(normalized, settings)
         dump("quantize", treated.model)
-        sites, nodes = sites_of(treated.model, ports, settings.chosen)
 
     with step.phase("weights"), disk_errors("compile", folder):
-        write_region(treated.model, folder, Path(REGION).stem)
+        exact = settings.chosen == GRAPH_PLAN
+        whole = WholeGraphs(folder, ports, settings.threads)
+        whole.write(original if exact else None, treated.model)
         (folder / TOKENIZER).write_text(tokenizer_json(traced), encoding="utf-8")
+
+    with step.phase("partition"), disk_errors("compile", folder):
+        found = partition(whole.candidates(), calls, NORMALISED, settings.threads)
+        whole.keep(found.kept)
+        kept = original if found.kept.removesuffix(SPINNING) == ORIGINAL else treated.model
+        sites, nodes = sites_of(kept, ports, settings.chosen)
 
     return Manifest(
         source=source_of(traced.source),
@@ -50,5 +62,6 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
         kind="graph",
         ports=ports.to_data(),
         nodes=nodes,
-        operators=operators_of(treated.model),
+        operators=operators_of(kept),
+        partition=found.to_data(),
     )

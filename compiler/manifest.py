@@ -68,6 +68,7 @@ class Manifest:
     context: int = 0  # tokens; of a graph, 0
     ports: dict[str, Any] = field(default_factory=dict)  # of a graph, as in `GraphPorts`
     padding: bool = False  # as compiled
+    partition: dict[str, Any] = field(default_factory=dict)  # of a graph: what was measured of each candidate
     nodes: dict[str, str] = field(
         default_factory=dict
     )  # of the graph → the site that computes it, or nothing

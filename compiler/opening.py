@@ -63,8 +63,9 @@ def _opened_graph(
 ) -> CompiledModel:
     from intaglio.backends.onnxruntime import RegionSession
     from intaglio.compiler.compiled_graph import CompiledGraph
+    from intaglio.compiler.graph_candidates import spins
 
-    session = RegionSession(folder / REGION, threads=threads)
+    session = RegionSession(folder / REGION, threads=threads, spinning=spins(manifest))
     traced = original or _traced_from_source(manifest)
     return CompiledGraph(folder, manifest, session, threads, traced, holder)
 

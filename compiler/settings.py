@@ -34,6 +34,8 @@ class Settings:
     context: int | None
     dump: Path | None
     tracing: TraceOptions = field(default_factory=TraceOptions)
+    examples: tuple[Any, ...] = ()  # of graphs: example calls
+    threads: int = 1  # that will run the model
 
     @classmethod
     def of(
@@ -84,6 +86,14 @@ class Settings:
             raise OptionError(
                 f"compile: {' and '.join(useless)} without effect: this model has inputs of its own "
                 "and generates no tokens; leave that out."
+            )
+
+    def refuse_for_decoders(self) -> None:
+        """Raise `OptionError` for all options that only graphs have."""
+        if self.examples:
+            raise OptionError(
+                "compile: example_inputs without effect: this language model generates over a cache of its own; "
+                "leave that out, or say padding=True for a graph with an attention mask."
             )
 
     def context_for(self, architecture: DecoderArchitecture) -> int:

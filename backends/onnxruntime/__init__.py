@@ -2,7 +2,15 @@
 
 from intaglio.backends.onnxruntime.products import product_forms
 from intaglio.backends.onnxruntime.raising import raise_region
-from intaglio.backends.onnxruntime.regions import Port, RegionSession, write_region
+from intaglio.backends.onnxruntime.regions import Port, RegionSession, write_plain, write_region
 from intaglio.backends.onnxruntime.session import OnnxRuntimeSession
 
-__all__ = ["OnnxRuntimeSession", "Port", "RegionSession", "product_forms", "raise_region", "write_region"]
+__all__ = [
+    "OnnxRuntimeSession",
+    "Port",
+    "RegionSession",
+    "product_forms",
+    "raise_region",
+    "write_plain",
+    "write_region",
+]

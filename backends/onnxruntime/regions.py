@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
+from onnx_ir.passes.common import InlinePass
 
 from intaglio.backends.onnxruntime.lower import lower
 from intaglio.backends.onnxruntime.opening import open_session, state
@@ -46,6 +47,17 @@ def write_region(model: ir.Model, folder: Path, name: str) -> tuple[str, ...]:
     """
     copy = model.clone()
     lower(copy)
+    return _write(copy, folder, name)
+
+
+def write_plain(model: ir.Model, folder: Path, name: str) -> tuple[str, ...]:
+    """As `write_region`, with nothing lowered: functions are inlined, and that is all."""
+    copy = model.clone()
+    InlinePass()(copy)
+    return _write(copy, folder, name)
+
+
+def _write(copy: ir.Model, folder: Path, name: str) -> tuple[str, ...]:
     graph_file, weights_file = f"{name}.onnx", f"{name}.weights"
     ir.save(
         copy,
@@ -64,13 +76,14 @@ def write_region(model: ir.Model, folder: Path, name: str) -> tuple[str, ...]:
 class RegionSession:
     """The region file `path`, opened on the CPU with `threads` threads, its weights mapped.
 
+    With `spinning`, threads wait for each other actively during a call, for models of many short nodes.
     `inputs` and `outputs` describe the ports by name, in the region's order.
     Raises `OptionError` for fewer than one thread, `UnsupportedModelError` where onnxruntime has no kernel,
     `ModelError` where it refuses the region for another reason.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        self._session = open_session(path, threads)
+    def __init__(self, path: Path, *, threads: int, spinning: bool = False) -> None:
+        self._session = open_session(path, threads, spinning=spinning)
         self.inputs = {one.name: _port(one) for one in self._session.get_inputs()}
         self.outputs = {one.name: _port(one) for one in self._session.get_outputs()}
         self._output_names = tuple(self.outputs)

@@ -236,7 +236,7 @@ def test_layers_of_a_model_that_keeps_its_opset_stay_as_they_are() -> None:
     [
         ({"workload": intaglio.Workload(), "context": 64}, "workload and context without effect"),
         ({"plan": "keep, head=int8-g32"}, "'head'"),
-        ({"example_inputs": (1,), "padding": True}, "example_inputs, padding has no effect on ONNX"),
+        ({"example_inputs": (1,), "padding": True}, "padding has no effect on ONNX"),
         ({"example_inputs": 3}, "example_inputs is int"),
         ({"padding": "left"}, "padding='left'"),
         ({"threads": 0}, "threads=0"),
@@ -312,7 +312,7 @@ def test_phases_are_told_and_dumped(make_net: Callable[..., ir.Model], tmp_path:
         assert (
             told
             == [*compiled.manifest.seconds, "done"]
-            == ["trace", "normalize", "quantize", "weights", "done"]
+            == ["trace", "normalize", "quantize", "weights", "partition", "done"]
         )
         folder = compiled.folder
     assert not folder.exists()

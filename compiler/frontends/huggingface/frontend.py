@@ -19,7 +19,7 @@ class HuggingfaceFrontend:
 
     name = "Hugging Face"
     accepts = "a folder with a config.json and safetensors"
-    options = frozenset({"padding"})
+    options = frozenset({"padding", "example_inputs"})  # the latter for what comes after tracing
 
     def claims(self, model: object) -> bool:
         """Whether `model` is a folder that holds a config or weights under their usual names."""

@@ -15,7 +15,7 @@ class OnnxFrontend:
 
     name = "ONNX"
     accepts = "an .onnx file, an onnx.ModelProto or an onnx_ir.Model"
-    options: frozenset[str] = frozenset()
+    options = frozenset({"example_inputs"})  # they are for what comes after tracing
 
     def claims(self, model: object) -> bool:
         """Whether `model` is a file named `.onnx`, or a model in memory; onnx is not imported to find out."""
@@ -28,7 +28,7 @@ class OnnxFrontend:
 
         Raises `ModelFileError` for broken models and `UnsupportedModelError` for what cannot be compiled.
         """
-        del options  # none has a meaning here
+        del options  # tracing needs none
         from intaglio.compiler.frontends.onnx.trace import trace_onnx  # onnx takes half a second to import
 
         traced, source = trace_onnx(model)

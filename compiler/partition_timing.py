@@ -1,0 +1,92 @@
+"""Whole calls of several ways to run one graph: whether they agree, and how long they take, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.compiler.array_exchange import Array
+
+Call = Mapping[str, Array]
+Run = Callable[[Call], Mapping[str, Array]]
+
+SLICE = 0.004  # seconds: short calls are repeated until so much time has gone by
+ROUNDS = (5, 25)  # fewest and most
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, for each of the calls: the median over the rounds, and of each round."""
+
+    seconds: tuple[float, ...]
+    rounds: tuple[tuple[float, ...], ...]  # call → round → seconds
+
+    def relative_to(self, other: Timing) -> float:
+        """How many times as long this takes: the median over the rounds, the geometric mean over the calls."""
+        medians = [
+            float(np.median([mine / theirs for mine, theirs in zip(*pair, strict=True)]))
+            for pair in zip(self.rounds, other.rounds, strict=True)
+        ]
+        return float(np.exp(np.mean(np.log(medians))))
+
+
+def time_in_turns(runs: Sequence[Run], calls: Sequence[Call], budget: float) -> list[Timing]:
+    """Time every run on every call, in turns, for about `budget` seconds, but at least `ROUNDS[0]` rounds."""
+    repeats = [[_repeats(run, call) for call in calls] for run in runs]
+    rounds: list[list[list[float]]] = [[[] for _ in calls] for _ in runs]
+    start = time.perf_counter()
+    for index in range(ROUNDS[1]):
+        if index >= ROUNDS[0] and time.perf_counter() - start > budget:
+            break
+        for number, run in enumerate(runs):
+            for place, call in enumerate(calls):
+                rounds[number][place].append(_seconds(run, call, repeats[number][place]))
+    return [
+        Timing(
+            tuple(float(np.median(one)) for one in of_run),
+            tuple(tuple(one) for one in of_run),
+        )
+        for of_run in rounds
+    ]
+
+
+def largest_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+    """The largest difference over all outputs, relative to the largest value of the output.
+
+    Integers and truth values count as 1 where one differs; infinite where one has a NaN and the other has not.
+    """
+    return max((_error(found[name], one) for name, one in wanted.items()), default=0.0)
+
+
+def _error(found: Array, wanted: Array) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    if wanted.dtype.kind in "biu":
+        return float(not np.array_equal(found, wanted))
+    ours, theirs = (cast("NDArray[np.float64]", one.astype(np.float64)) for one in (found, wanted))
+    if not np.array_equal(np.isfinite(ours), np.isfinite(theirs)):
+        return float("inf")
+    known = np.isfinite(theirs)
+    if not known.any():
+        return 0.0
+    scale = max(float(np.abs(theirs[known]).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(ours - theirs, where=known, out=np.zeros_like(ours))[known].max()) / scale
+
+
+def _repeats(run: Run, call: Call) -> int:
+    run(call)
+    return max(1, min(1000, round(SLICE / max(_seconds(run, call, 1), 1e-6))))
+
+
+def _seconds(run: Run, call: Call, repeats: int) -> float:
+    """Of one call, on average; the first one of a turn finds the caches cold and does not count."""
+    run(call)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run(call)
+    return (time.perf_counter() - start) / repeats
