@@ -16,7 +16,8 @@ from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.ceilings.kernel import MultiplyInCache, ReadMemory
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions
-from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
+from intaglio.kernels.linear.dequantized_matrix import DequantizedMatrixMatrix
+from intaglio.kernels.linear.dequantized_vector import DequantizedMatrixVector
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector

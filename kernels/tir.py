@@ -7,6 +7,7 @@ TVM assumes it without checking.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -131,12 +132,21 @@ def sum_lanes(vector: Expression) -> Expression:
 
 def sum_tree(vector: Expression) -> Expression:
     """The sum of 16 float32 lanes, halves first: four additions deep where `sum_lanes` is sixteen."""
-    lanes = LANES // 2
+    return _tree(vector, LANES, operator.add)
+
+
+def max_tree(vector: Expression, lanes: int = LANES) -> Expression:
+    """The largest of so many float32 lanes, a power of two; unlike `max_lanes` it does not look for NaNs."""
+    return _tree(vector, lanes, tirx.Max)
+
+
+def _tree(vector: Expression, lanes: int, join: Callable[[Expression, Expression], Expression]) -> Expression:
+    lanes //= 2
     while lanes:
         low, high = (
             tirx.Shuffle([vector], [int32(first + lane) for lane in range(lanes)]) for first in (0, lanes)
         )
-        vector = hold(low + high)
+        vector = hold(join(low, high))
         lanes //= 2
     return vector
 

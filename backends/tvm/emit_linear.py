@@ -14,7 +14,8 @@ from intaglio.backends.tvm.packing import Layout, layout_of
 from intaglio.backends.tvm.regions import GatedRegion, LinearRegion, Norm, RowOperand, RowRegion
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
-from intaglio.kernels.linear.dequantized import DequantizedMatrixMatrix, DequantizedMatrixVector
+from intaglio.kernels.linear.dequantized_matrix import DequantizedMatrixMatrix
+from intaglio.kernels.linear.dequantized_vector import DequantizedMatrixVector
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.layout import ROWS, FloatWeight, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
@@ -141,8 +142,8 @@ class LinearEmitter:
     ) -> None:
         if source.rows != "all":
             vector = DequantizedMatrixVector(layout, epilogue, source.stride, source.rows, target.offset)
-            sums = self.table.private("sums", FLOAT * layout.columns // layout.group)
-            self.table.add(vector, [*inputs, sums, target.buffer], site, barrier=True)
+            scratch = [self.table.private(f"vector.{name}", size) for name, size in vector.scratch_bytes.items()]
+            self.table.add(vector, [*inputs, *scratch, target.buffer], site, barrier=True)
             return
         self.table.wait_for_rows(source)
         matrix = DequantizedMatrixMatrix(layout, epilogue, source.stride, target.stride, target.offset)

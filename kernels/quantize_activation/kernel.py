@@ -63,7 +63,7 @@ class _Writer:
         """One scale's worth of columns."""
         first = tir.bind(group * tir.int32(self.kernel.group))
         largest = self.largest(source, first)
-        inverse = tir.bind(
+        inverse = tir.hold(
             tirx.Select(largest > tir.float32(0.0), tir.float32(127.0) / largest, tir.float32(0.0))
         )
         total = tir.local((self.lanes,), "int32")
@@ -85,4 +85,4 @@ class _Writer:
             at = first + vector * tir.int32(self.lanes)
             size = tir.absolute(tir.load(self.x, [source, at], self.lanes), self.lanes)
             tir.store(running, [0], tirx.Max(tir.load(running, [0], self.lanes), size))
-        return tir.bind(tir.max_lanes(tir.load(running, [0], self.lanes)))
+        return tir.max_tree(tir.load(running, [0], self.lanes), self.lanes)

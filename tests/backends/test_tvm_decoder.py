@@ -74,8 +74,8 @@ def agree(case: Case, found: np.ndarray, expected: np.ndarray) -> None:
     """A code that falls to the other side of a half changes all that follows: seldom, and by little."""
     assert np.isfinite(found).all()
     error = np.abs(found - expected) / expected.std()
-    assert np.median(error) < 1e-5
-    assert error.max() < (1e-4 if case.exact else 0.25)
+    assert np.median(error) < 5e-5  # the head takes activations as 16-bit fixed point
+    assert error.max() < (5e-4 if case.exact else 0.25)
 
 
 def test_score(case, decoder, session):
