@@ -53,7 +53,6 @@ class AttentionEmitter:
             return places[0]
         # No value of the graph: only this attention reads the copy.
         joint = self.table.new(ir.Value(name=f"{region.site}.projection"), stride_of(sum(sizes)))
-        self.table.finished.append(joint)
         for place, columns, offset in zip(places, sizes, offsets, strict=True):
             self.rows.copy(region.site, place, columns, replace(joint, offset=offset), joint.rows)
         return joint

@@ -81,7 +81,6 @@ class LinearEmitter:
         columns = layout.rows
         target = self.table.new(region.output, stride_of(columns), rows)
         self.rows.add(region.site, columns, parts, target)
-        self.table.finished.append(parts[0])
 
     def _target(self, region: LinearRegion, layout: Layout, single: bool) -> Place:
         if region.output is self.rows.logits:

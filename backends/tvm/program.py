@@ -16,6 +16,7 @@ from intaglio.compiler.errors import ArtifactError
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
 ROW = 32  # int64 per stage in a table as the code reads it: kernel, barrier, guard, count, pointers
 POINTERS = 4  # where the pointers begin
+SPACES = ("weights", "state", "workspace", "private", "tokens", "logits")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Buffer:
     """A stretch of memory.
 
     Spaces: "weights" (the arena file), "state" (lives between calls), "workspace" (within a call), "private"
-    (workspace, `bytes` for each worker), "tokens" and "logits" (the call's input and output).
+    (workspace, `bytes` for each worker), "tokens" and "logits" (the call's input and output). Buffers of
+    "workspace" and "private" may share bytes where they are not in use at the same time.
     """
 
     name: str
@@ -129,6 +131,11 @@ class Program:
         return max(
             (buffer.offset + buffer.bytes for buffer in self.buffers if buffer.space == space), default=0
         )
+
+    def space_sizes(self, workers: int) -> dict[str, int]:
+        """Bytes of every space, as a session of `workers` workers allocates them."""
+        sizes = {space: self.space_bytes(space) for space in SPACES}
+        return {**sizes, "weights": self.weight_bytes, "private": workers * sizes["private"]}
 
     def to_json(self) -> str:
         """As JSON text."""

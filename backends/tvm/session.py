@@ -37,11 +37,10 @@ class NativeSession:
         self._program = program
         self._position = 0
         self._library = Library(library, threads)
-        self._weights = read_weights(weights, program.weight_bytes)
         self._spaces = {
-            space: allocate(size) for space, size in program.space_sizes(threads).items() if space != "weights"
+            space: read_weights(weights, size) if space == "weights" else allocate(size)
+            for space, size in program.space_sizes(threads).items()
         }
-        self._spaces["weights"] = self._weights
         self._tables = {table.name: self._resolve(table) for table in program.tables}
         assert len(regions) == len(program.foreign), "every foreign region of the program is opened"
         self._foreign = ForeignRunner(regions, program, self._memory)
@@ -162,7 +161,9 @@ class NativeSession:
         """All of a buffer of rows, from its first float on; of private ones the first worker's."""
         buffer = self._program.buffers[index]
         start = self._start(buffer)
-        memory: NDArray[np.float32] = self._spaces[buffer.space][start : start + buffer.bytes].view(np.float32)
+        memory: NDArray[np.float32] = self._spaces[buffer.space][start : start + buffer.bytes].view(
+            np.float32
+        )
         return memory
 
     def _logits(self, rows: int) -> NDArray[np.float32]:

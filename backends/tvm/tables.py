@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
 from intaglio.backends.tvm.arena import Arena
+from intaglio.backends.tvm.lifetimes import PLANNED, plan
 from intaglio.backends.tvm.program import (
     POINTERS,
     ROW,
@@ -19,6 +21,7 @@ from intaglio.backends.tvm.program import (
     Guard,
     KernelCode,
     Stage,
+    StageTable,
     align,
 )
 
@@ -31,7 +34,8 @@ class Pieces:
 
     arena: Arena = field(default_factory=Arena)
     kernels: list[KernelCode] = field(default_factory=list)
-    buffers: dict[str, Buffer] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)  # of buffers, by name
 
     def kernel(self, kernel: Any) -> int:
         """The index of `kernel`."""
@@ -42,23 +46,26 @@ class Pieces:
 
     def buffer(self, buffer: Buffer) -> int:
         """The index of `buffer`; one of the same name grows to the larger size."""
-        known = self.buffers.get(buffer.name)
-        if known is not None and known.bytes >= buffer.bytes:
-            buffer = known
-        self.buffers[buffer.name] = buffer
-        return list(self.buffers).index(buffer.name)
+        index = self.numbers.setdefault(buffer.name, len(self.buffers))
+        if index == len(self.buffers):
+            self.buffers.append(buffer)
+        elif self.buffers[index].bytes < buffer.bytes:
+            self.buffers[index] = buffer
+        return index
 
-    def placed(self) -> tuple[Buffer, ...]:
-        """All buffers, those of a space one after another."""
+    def planned(self, tables: Sequence[StageTable]) -> tuple[tuple[Buffer, ...], tuple[StageTable, ...]]:
+        """All buffers where they lie, and `tables` with the buffers' new numbers.
+
+        What lives between calls lies one after another, the rest as `lifetimes` plans it.
+        """
         ends: Counter[str] = Counter()
         placed = []
-        for buffer in self.buffers.values():
-            if buffer.space in ("weights", "private"):
-                placed.append(buffer)
-                continue
-            placed.append(dataclasses.replace(buffer, offset=ends[buffer.space]))
-            ends[buffer.space] += align(buffer.bytes)
-        return tuple(placed)
+        for buffer in self.buffers:
+            placed.append(buffer)
+            if buffer.space not in ("weights", *PLANNED):
+                placed[-1] = dataclasses.replace(buffer, offset=ends[buffer.space])
+                ends[buffer.space] += align(buffer.bytes)
+        return plan(placed, tables)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Place:
 class TableBuilder:
     """One table: its stages so far, and where the graph's values are.
 
-    Workspace is shared by size: a value's buffer is free again after its last reader.
+    Every value has a buffer of its own; those whose lifetimes allow it are laid into the same place later.
     """
 
     name: str
@@ -84,10 +91,9 @@ class TableBuilder:
     stages: list[Stage] = field(default_factory=list)
     places: dict[ir.Value, Place] = field(default_factory=dict)
     readers: Counter[ir.Value] = field(default_factory=Counter)
-    free: list[Buffer] = field(default_factory=list)
-    finished: list[Place] = field(default_factory=list)  # read for the last time since the last barrier
     foreign: list[ForeignCall] = field(default_factory=list)
     guard: Guard | None = None  # of the stages to come
+    region: int = 0  # how many were before
 
     @property
     def single(self) -> bool:
@@ -130,7 +136,8 @@ class TableBuilder:
         """
         kind = rows or ("shared" if self.single else "all")
         size = FLOAT * stride * (self.rows if kind == "all" else 1)
-        buffer = self._take(size, "private" if kind == "own" else "workspace")
+        name = f"{self.name}.value.{len(self.pieces.buffers)}"
+        buffer = Buffer(name, "private" if kind == "own" else "workspace", size)
         self.places[value] = Place(self.pieces.buffer(buffer), stride, kind)
         return self.places[value]
 
@@ -139,29 +146,20 @@ class TableBuilder:
         if self.single:
             return self.private(name, bytes_per_token)
         size = bytes_per_token * self.rows
-        return self.pieces.buffer(Buffer(f"{self.name}.{name}", "workspace", size))
+        return self.pieces.buffer(Buffer(f"{self.name}.{self.region}.{name}", "workspace", size))
 
     def private(self, name: str, size: int) -> int:
-        """A buffer of `size` bytes for each worker."""
-        return self.pieces.buffer(Buffer(f"private.{name}", "private", size))
+        """A buffer of `size` bytes for each worker; the same for the same name within a region."""
+        return self.pieces.buffer(Buffer(f"{self.name}.{self.region}.{name}", "private", size))
 
     def read(self, value: ir.Value) -> Place:
         """Where `value` is, for one of its readers."""
-        place = self.places[value]
         self.readers[value] -= 1
-        if self.readers[value] == 0:
-            self.finished.append(place)
-        return place
+        return self.places[value]
 
     def end_region(self) -> None:
-        """Free what was read for the last time, unless a worker may still be reading it."""
-        handed_over = bool(self.foreign) and self.foreign[-1].before == len(self.stages)
-        if self.stages and not self.stages[-1].barrier and not handed_over:
-            return
-        buffers = list(self.pieces.buffers.values())
-        done = (buffers[index] for index in sorted({place.buffer for place in self.finished}))
-        self.free += [one for one in done if _is_shared_by_size(one)]
-        self.finished.clear()
+        """Let the next region have scratch buffers of its own."""
+        self.region += 1
 
     def call_foreign(self, region: int, inputs: list[Exchange], outputs: list[Exchange]) -> None:
         """Run a foreign region after the stages so far."""
@@ -173,16 +171,3 @@ class TableBuilder:
         self.readers[old] = 0
         self.places[new] = self.places[old]
         return self.places[new]
-
-    def _take(self, size: int, space: str) -> Buffer:
-        found = next((one for one in self.free if (one.bytes, one.space) == (size, space)), None)
-        if found is not None:
-            self.free.remove(found)
-            return found
-        prefix = f"{self.name}.{space}.value"
-        taken = sum(name.startswith(prefix) for name in self.pieces.buffers)
-        return Buffer(f"{prefix}.{taken}", space, size)
-
-
-def _is_shared_by_size(buffer: Buffer) -> bool:
-    return f".{buffer.space}.value." in buffer.name
