@@ -11,12 +11,19 @@ from pathlib import Path
 
 from intaglio.compiler.errors import TargetError
 
-# What LLVM and the C compiler may use of x86-64-v3 and of Cascade Lake, by the names in /proc/cpuinfo.
+# What LLVM and the C compiler may use of x86-64-v3, of x86-64-v4 and beyond, by the names in /proc/cpuinfo.
 _AVX2_FEATURES = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
-_VNNI_FEATURES = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
+_AVX512_FEATURES = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *_AVX2_FEATURES)
+_VNNI_FEATURES = (*_AVX512_FEATURES, "avx512_vnni")
+_BF16_FEATURES = (*_VNNI_FEATURES, "avx512_bf16")
+_AMX_FEATURES = (*_BF16_FEATURES, "amx_tile", "amx_int8", "amx_bf16")
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
-INSTRUCTIONS = ("plain", "avx512", "avx512-vnni", "avx512-bf16")  # the families that kernels distinguish
+# The families that kernels distinguish: `intaglio.kernels.instructions` says what each of them has.
+INSTRUCTIONS = (
+    *("plain", "avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx"),
+    *("neon", "arm-dot", "arm-i8mm", "arm-bf16"),
+)
 _DESCRIPTION_HELP = "`intaglio doctor --json` prints that of this machine"
 
 
@@ -30,6 +37,7 @@ class Target:
     features: tuple[str, ...]  # as in /proc/cpuinfo
     instructions: str  # the kernels' family, one of `INSTRUCTIONS`
     c_flags: tuple[str, ...]  # for the C runtime
+    llvm_features: tuple[str, ...] = ()  # beyond those of `cpu`, by LLVM's names, such as "+dotprod"
 
     def missing_on(self, features: frozenset[str], machine: str) -> tuple[str, ...]:
         """What a machine lacks to run code for this target."""
@@ -62,7 +70,7 @@ class Target:
         """What is wrong with values that came from outside."""
         texts = ("name", "cpu", "triple", "instructions")
         wrong = [f"{key} must be a text" for key in texts if not isinstance(getattr(self, key), str)]
-        lists = {"features": self.features, "c_flags": self.c_flags}
+        lists = {key: getattr(self, key) for key in ("features", "c_flags", "llvm_features")}
         wrong += [f"{key} must be a list of texts" for key, value in lists.items() if not _are_texts(value)]
         if self.instructions not in INSTRUCTIONS:
             wrong.append(f"instructions {self.instructions!r} are not among {', '.join(INSTRUCTIONS)}")
@@ -73,25 +81,33 @@ def _are_texts(values: object) -> bool:
     return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
 
 
+def _x86(name: str, cpu: str, features: tuple[str, ...], instructions: str, *extensions: str) -> Target:
+    """`cpu` and some extensions, by the names that LLVM and C compilers share."""
+    flags = (f"-march={cpu}", *(f"-m{one}" for one in extensions))
+    return Target(
+        f"cpu:{name}", cpu, _X86, features, instructions, flags, tuple(f"+{one}" for one in extensions)
+    )
+
+
+def _arm(name: str, features: tuple[str, ...], instructions: str, *extensions: str) -> Target:
+    """Armv8.2 and some extensions, by the names that LLVM and C compilers share; without, any Armv8."""
+    flags = (f"-march=armv8.2-a+{'+'.join(extensions)}",) if extensions else ()
+    llvm = tuple(f"+{one}" for one in extensions)
+    return Target(f"cpu:{name}", "generic", _ARM, features, instructions, flags, llvm)
+
+
+# From the narrowest to the widest of each architecture: a machine's own target is the last that it runs.
 NAMED_TARGETS = (
-    Target("cpu:x86-64-v3", "x86-64-v3", _X86, _AVX2_FEATURES, "plain", ("-march=x86-64-v3",)),
-    Target(
-        "cpu:avx512-vnni",
-        "cascadelake",
-        _X86,
-        _VNNI_FEATURES + _AVX2_FEATURES,
-        "avx512-vnni",
-        ("-march=cascadelake",),
-    ),
-    Target(
-        "cpu:avx512-bf16",
-        "cooperlake",
-        _X86,
-        (*_VNNI_FEATURES, "avx512_bf16", *_AVX2_FEATURES),
-        "avx512-bf16",
-        ("-march=cooperlake",),
-    ),
-    Target("cpu:aarch64", "generic", _ARM, (), "plain", ()),
+    _x86("x86-64-v3", "x86-64-v3", _AVX2_FEATURES, "avx2"),
+    _x86("avx-vnni", "x86-64-v3", (*_AVX2_FEATURES, "avx_vnni"), "avx-vnni", "avxvnni"),
+    _x86("avx512", "x86-64-v4", _AVX512_FEATURES, "avx512"),
+    _x86("avx512-vnni", "cascadelake", _VNNI_FEATURES, "avx512-vnni"),
+    _x86("avx512-bf16", "cooperlake", _BF16_FEATURES, "avx512-bf16"),
+    _x86("amx", "cooperlake", _AMX_FEATURES, "amx", "amx-tile", "amx-int8", "amx-bf16"),
+    _arm("aarch64", (), "neon"),
+    _arm("aarch64-dotprod", ("asimddp",), "arm-dot", "dotprod"),
+    _arm("aarch64-i8mm", ("asimddp", "i8mm"), "arm-i8mm", "dotprod", "i8mm"),
+    _arm("aarch64-bf16", ("asimddp", "i8mm", "bf16"), "arm-bf16", "dotprod", "i8mm", "bf16"),
 )
 
 
@@ -112,9 +128,7 @@ def host_features() -> frozenset[str]:
 def host_target() -> Target:
     """The widest target that this machine runs; raises `TargetError` on machines we have no kernels for."""
     machine, features = platform.machine(), host_features()
-    if machine == "aarch64":
-        return dataclasses.replace(NAMED_TARGETS[3], name="cpu")
-    for target in (NAMED_TARGETS[2], NAMED_TARGETS[1], NAMED_TARGETS[0]):
+    for target in reversed(NAMED_TARGETS):
         if not target.missing_on(features, machine):
             return dataclasses.replace(target, name="cpu")
     needed = ", ".join(_AVX2_FEATURES)

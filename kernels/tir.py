@@ -17,7 +17,8 @@ import tvm
 from tvm import tirx as tirx
 from tvm.tirx.script.builder import ir as T
 
-from intaglio.kernels.instructions import Bfloat16Dots, ByteDots, Instructions
+from intaglio.kernels.instructions import ByteDots, Instructions
+from intaglio.kernels.llvm import functions as llvm_functions
 
 LANES = 16  # float32 lanes of the widest vector; LLVM splits it where registers are narrower
 Expression = Any  # TVM's expressions carry no usable static types
@@ -207,25 +208,24 @@ def logistic(value: Expression) -> Expression:
 
 
 def dot4(
-    accumulator: Expression, codes: Expression, activation: Expression, instructions: Instructions
+    accumulator: Expression,
+    codes: Expression,
+    activation: Expression,
+    instructions: Instructions,
+    largest: int = 255,
 ) -> Expression:
-    """Sixteen sums of four products of bytes.
+    """Sixteen sums of four products of bytes, exact whatever the bytes.
 
     Args:
         accumulator: int32x16.
         codes: int32x16, each four unsigned bytes.
         activation: int32 scalar, four signed bytes, the same for every lane.
         instructions: the family to use.
+        largest: of the codes; up to 127, families without an instruction of their own are twice as fast.
     """
-    if instructions.byte_dots is ByteDots.VPDPBUSD_512:
-        # LLVM 22 takes bytes where older ones took int32x16, hence not TVM's own wrapper.
-        return intrinsic(
-            "llvm.x86.avx512.vpdpbusd.512",
-            "int32x16",
-            accumulator,
-            reinterpret(codes, "uint8x64"),
-            reinterpret(spread(activation), "int8x64"),
-        )
+    if instructions.byte_dots is not ByteDots.NONE:
+        name = "intaglio_dot4_small" if largest < 128 else "intaglio_dot4"
+        return _call("int32x16", name, accumulator, codes, spread(activation))
     for byte in range(4):
         code = (codes >> spread(int32(8 * byte))) & spread(int32(255))
         factor = (activation << int32(24 - 8 * byte)) >> int32(24)
@@ -233,26 +233,31 @@ def dot4(
     return accumulator
 
 
-# TVM takes bfloat16 apart before LLVM sees it, hence a function in LLVM's own language.
-_BFLOAT16_DOT = """
-target triple = "x86_64-unknown-linux-gnu"
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define linkonce_odr <16 x float> @intaglio_dot2(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b)
-    alwaysinline nounwind memory(none) "target-features"="+avx512bf16" {
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}
-"""
+def add_pairs(pairs: Expression, codes: Expression, activation: Expression) -> Expression:
+    """Add 32 sums of two products in 16 bits, for families whose `byte_dots` are `in_pairs`.
+
+    Nothing may exceed 32767: sums of n such products of codes up to c need 2 · n · c · 128 < 32768.
+
+    Args:
+        pairs: int32x16, each lane two sums of 16 bits.
+        codes: as for `dot4`.
+        activation: as for `dot4`.
+    """
+    return _call("int32x16", "intaglio_pairs", pairs, codes, spread(activation))
+
+
+def widen_pairs(accumulator: Expression, pairs: Expression) -> Expression:
+    """`accumulator`, int32x16, and the two sums in each lane of `pairs`."""
+    return _call("int32x16", "intaglio_widen", accumulator, pairs)
 
 
 def imported(instructions: Instructions) -> AbstractContextManager[Any]:
     """The context in which a kernel's code is written, so that it may call what TVM has no intrinsic for."""
-    if instructions.bfloat16_dots is Bfloat16Dots.VDPBF16PS_512:
-        frame: AbstractContextManager[Any] = T.attr(0, "pragma_import_llvm", _BFLOAT16_DOT)
-        return frame
-    return nullcontext()
+    text = llvm_functions.text_of(instructions)
+    if not text:
+        return nullcontext()
+    frame: AbstractContextManager[Any] = T.attr(0, "pragma_import_llvm", text)
+    return frame
 
 
 def dot2(accumulator: Expression, pairs: Expression, factors: Expression) -> Expression:
@@ -265,7 +270,12 @@ def dot2(accumulator: Expression, pairs: Expression, factors: Expression) -> Exp
         pairs: int32x16, each two bfloat16.
         factors: as pairs.
     """
-    return tirx.call_pure_extern(primitive("float32x16"), "intaglio_dot2", accumulator, pairs, factors)
+    return _call("float32x16", "intaglio_dot2", accumulator, pairs, factors)
+
+
+def _call(dtype: str, name: str, *arguments: Expression) -> Expression:
+    """A call of one of the functions in `llvm/functions.py`."""
+    return tirx.call_pure_extern(primitive(dtype), name, *arguments)
 
 
 @dataclass(frozen=True)

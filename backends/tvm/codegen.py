@@ -106,7 +106,8 @@ def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
 
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
     module = kernel_module(built, instructions_named(target.instructions))
-    llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple})
+    features = {"mattr": list(target.llvm_features)} if target.llvm_features else {}
+    llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple, **features})
     # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
     with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):
         tvm.compile(module, target=llvm).mod.write_to_file(str(path))

@@ -51,6 +51,11 @@ class QuantizedWeight:
         return 8 if self.bits == 4 else 4
 
     @property
+    def largest_code(self) -> int:
+        """Codes are 0 … this."""
+        return (1 << self.bits) - 1
+
+    @property
     def code_bytes(self) -> int:
         """Bytes of packed codes."""
         return self.blocks * (self.columns // self.chunk) * 64

@@ -111,7 +111,7 @@ class _Writer:
             for word in range(words)
         ]
         codes = quantized.unpack_line(weight, packed)
-        return quantized.dot_line(codes, activations, accumulator, self.instructions)
+        return quantized.dot_line(codes, activations, accumulator, self.instructions, weight.largest_code)
 
     def prefetch_groups(self, block: Expression, weight_group: Expression) -> None:
         """Scales and minima are read once per block: a few lines ahead is far enough."""

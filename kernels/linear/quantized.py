@@ -98,10 +98,16 @@ def dot_line(
     activations: list[Expression],
     accumulator: Expression,
     instructions: Instructions,
+    largest: int = 255,
 ) -> Expression:
-    """Add Σ u a over one line of codes."""
+    """Add Σ u a over one line of codes, `largest` being the largest code."""
+    if instructions.byte_dots.in_pairs and largest * len(codes) < 128:
+        pairs = tir.spread(tir.int32(0))
+        for code, activation in zip(codes, activations, strict=True):
+            pairs = tir.bind(tir.add_pairs(pairs, code, activation))
+        return tir.bind(tir.widen_pairs(accumulator, pairs))
     for code, activation in zip(codes, activations, strict=True):
-        accumulator = tir.bind(tir.dot4(accumulator, code, activation, instructions))
+        accumulator = tir.bind(tir.dot4(accumulator, code, activation, instructions, largest))
     return accumulator
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import platform
 
@@ -14,7 +15,10 @@ from intaglio.cost_models import target as target_module
 from intaglio.cost_models.target import INSTRUCTIONS, host_features
 from intaglio.kernels.instructions import FAMILIES
 
-AVX2, VNNI, ARM = (resolve_target(name) for name in ("cpu:x86-64-v3", "cpu:avx512-vnni", "cpu:aarch64"))
+AVX2, AVX512, VNNI, AMX, ARM, I8MM = (
+    resolve_target(f"cpu:{name}")
+    for name in ("x86-64-v3", "avx512", "avx512-vnni", "amx", "aarch64", "aarch64-i8mm")
+)
 
 
 @pytest.mark.parametrize("target", NAMED_TARGETS, ids=lambda one: one.name)
@@ -57,7 +61,8 @@ def test_what_is_no_description(text):
         ({"name": 3}, "name must be a text"),
         ({"features": "avx2"}, "features must be a list of texts"),
         ({"c_flags": [1]}, "c_flags must be a list of texts"),
-        ({"instructions": "avx10"}, "instructions 'avx10' are not among plain, avx512, avx512-vnni"),
+        ({"llvm_features": "+dotprod"}, "llvm_features must be a list of texts"),
+        ({"instructions": "avx10"}, "instructions 'avx10' are not among plain, avx2, avx-vnni"),
     ],
 )
 def test_values_of_a_description(change, problem):
@@ -79,8 +84,13 @@ def test_what_a_machine_lacks():
     assert AVX2.missing_on(frozenset({"asimd"}), "aarch64")[0] == "x86_64"
 
 
-def test_vnni_needs_what_avx2_needs():
-    assert set(AVX2.features) < set(VNNI.features)
+def test_wider_targets_need_what_narrower_ones_need():
+    for machine in ("x86_64", "aarch64"):
+        targets = [
+            one for one in NAMED_TARGETS if one.triple.startswith(machine) and "avx-vnni" not in one.name
+        ]
+        for narrow, wide in itertools.pairwise(targets):
+            assert set(narrow.features) - {"avx_vnni"} < set(wide.features)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +98,13 @@ def test_vnni_needs_what_avx2_needs():
     [
         ("x86_64", VNNI.features, VNNI),
         ("x86_64", AVX2.features, AVX2),
+        ("x86_64", VNNI.features[:-1], AVX512),
         ("x86_64", VNNI.features[1:], AVX2),
-        ("x86_64", VNNI.features[:-1], ("movbe",)),
+        ("x86_64", AMX.features, AMX),
+        ("x86_64", tuple(set(VNNI.features) - {"movbe"}), ("movbe",)),
         ("aarch64", ("asimd",), ARM),
+        ("aarch64", ("asimd", "asimddp", "i8mm"), I8MM),
+        ("aarch64", ("asimd", "i8mm"), ARM),
         ("x86_64", ("sse2",), AVX2.features),
         ("riscv64", (), AVX2.features),
     ],

@@ -1,0 +1,1 @@
+"""What kernels say in LLVM's own language."""
