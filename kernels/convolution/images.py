@@ -1,0 +1,92 @@
+"""What dense and depthwise convolutions share: views of the buffers, rows of taps, the end of a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm.tirx.script.builder import ir as T
+
+from intaglio.kernels import tir
+from intaglio.kernels.chain.code import through, within
+from intaglio.kernels.chain.steps import ChainStep, operands_of
+from intaglio.kernels.convolution.convolution import LANES, Convolution, padded
+from intaglio.kernels.convolution.geometry import Axis
+from intaglio.kernels.tir import Expression, KernelFrame, tirx
+
+
+class Images:
+    """Views of one call's buffers."""
+
+    def __init__(self, kernel: Convolution, frame: KernelFrame) -> None:
+        self.kernel = kernel
+        height, width = kernel.result_size
+        self.width, self.pixels = width, height * width
+        pixels = kernel.batch * kernel.size[0] * kernel.size[1]
+        channels = kernel.inputs if kernel.layout == "plain" else kernel.pixel
+        taps = kernel.kernel[0] * kernel.kernel[1]
+        weights = kernel.blocks * LANES * taps * (1 if kernel.depthwise else kernel.window)
+        self.input = frame.buffer("input", (pixels * channels,), "float32")
+        self.weight = frame.buffer("weight", (weights,), "float32")
+        self.bias = frame.buffer("bias", (padded(kernel.outputs),), "float32")
+        self.result = frame.buffer("result", (kernel.batch * self.pixels * kernel.result_pixel,), "float32")
+        self.operands = [
+            frame.buffer(f"operand{i}", (self._extent(step) * self._stride(step),), "float32")
+            for i, step in enumerate(operands_of(kernel.chain))
+        ]
+        self.keeps_zero = all(step.keeps_zero for step in kernel.chain)
+
+    def _stride(self, step: ChainStep) -> int:
+        return step.stride or padded(self.kernel.outputs)
+
+    def _extent(self, step: ChainStep) -> int:
+        return self.kernel.batch * (self.pixels if step.over == "pixels" else 1)
+
+    def at(self, row: Expression, column: Expression, channel: Expression) -> Expression:
+        """Where an input element is; `row` counts through all images."""
+        kernel = self.kernel
+        height, width = kernel.size
+        if kernel.layout == "last":
+            pixel = row * tir.int32(width) + column
+            return pixel * tir.int32(kernel.pixel) + channel + tir.int32(kernel.input_offset)
+        image = tirx.floordiv(row, tir.int32(height))
+        plane = image * tir.int32(kernel.inputs) + channel
+        return (plane * tir.int32(height) + row - image * tir.int32(height)) * tir.int32(width) + column
+
+    def channel_step(self) -> int:
+        """Floats from an input channel to the next."""
+        return 1 if self.kernel.layout == "last" else self.kernel.size[0] * self.kernel.size[1]
+
+    def column_step(self) -> int:
+        """Floats from an input column to the next."""
+        return self.kernel.pixel if self.kernel.layout == "last" else 1
+
+    def finish(self, image: Expression, pixel: Expression, block: Expression, value: Expression) -> None:
+        """The chain and the store of 16 channels; `pixel` counts through all images."""
+        kernel = self.kernel
+        first = block * tir.int32(LANES)
+
+        def read(index: int, step: ChainStep) -> Expression:
+            unit = pixel if step.over == "pixels" else image
+            at = unit * tir.int32(self._stride(step)) + first + tir.int32(step.offset)
+            return tir.bind(tir.load(self.operands[index], [at]))
+
+        value = through(kernel.chain, value, read)
+        if kernel.outputs % LANES and not self.keeps_zero:
+            value = within(value, first, kernel.outputs)
+        at = pixel * tir.int32(kernel.result_pixel) + first + tir.int32(kernel.result_offset)
+        tir.store(self.result, [at], value)
+
+
+def each_tap(axis: Axis, output: Expression, body: Callable[[Expression, Expression], None]) -> None:
+    """Run `body(input, tap)` for the taps of `output` that read inside the input."""
+    origin = tir.hold(output * tir.int32(axis.input_step) + tir.int32(axis.offset))
+    low, high = tir.int32(0), tir.int32(axis.taps)
+    if not axis.inside:
+        step = tir.int32(axis.offset_step)
+        low = tirx.Max(low, tirx.floordiv(step - tir.int32(1) - origin, step))
+        high = tirx.Min(high, tirx.floordiv(tir.int32(axis.extent - 1) - origin, step) + tir.int32(1))
+        low, high = tir.hold(low), tir.hold(high)
+    length = high - low if axis.inside else tirx.Max(high - low, tir.int32(0))
+    with T.serial(length) as step:
+        tap = tir.hold(low + step)
+        body(tir.hold(origin + tap * tir.int32(axis.offset_step)), tap)
