@@ -80,10 +80,7 @@ class AttentionEmitter:
     def _stored_buffers(self, region: AttentionRegion, heads: Heads) -> dict[str, int]:
         """Buffers that outlive a call, by the names of the kernels' pointers."""
         stored = StoredBuffers(self.table.pieces)
-        found = {
-            "keys": stored.cache(region.key_cache, heads),
-            "values": stored.cache(region.value_cache, heads),
-        }
+        found = stored.cache(region.key_cache, region.value_cache, heads)
         if region.rotation is not None:
             tables = {"cosines": region.rotation.cosine, "sines": region.rotation.sine}
             found |= {name: stored.rotary_table(one, heads) for name, one in tables.items()}

@@ -54,10 +54,14 @@ class StoredBuffers:
 
         return self._section(f"{names}.{heads.stride}", FLOAT * heads.stride, make)
 
-    def cache(self, cache: ir.Value, heads: Heads) -> int:
-        """Keys or values of a layer."""
-        size = FLOAT * heads.kv_heads * heads.capacity * heads.head_dim
-        return self.pieces.buffer(Buffer(f"{cache.name}", "state", size))
+    def cache(self, keys: ir.Value, values: ir.Value, heads: Heads) -> dict[str, int]:
+        """A layer's cache, by the names of the kernels' pointers."""
+        names = {"keys": keys.name, "values": values.name}
+        names |= {"key_scales": f"{keys.name}.scales", "value_scales": f"{values.name}.scales"}
+        return {
+            pointer: self.pieces.buffer(Buffer(f"{names[pointer]}", "state", size))
+            for pointer, size in heads.cache_bytes.items()
+        }
 
     def _padded(self, name: str, values: ir.Value, shape: tuple[int, ...]) -> int:
         def make() -> NDArray[np.float32]:

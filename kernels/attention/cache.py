@@ -1,9 +1,4 @@
-"""The static KV cache's layout, and the step of prefill that writes to it.
-
-Keys are `[kv_heads, capacity / 16, head_dim, 16]`: a vector holds one component of 16 positions, so that the
-scores of 16 positions are sums of vectors times scalars and need no horizontal additions. Values are
-`[kv_heads, capacity, head_dim]`. Both are float32.
-"""
+"""The step of prefill that prepares queries and fills the cache; its layout is in `storage`."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ from intaglio.kernels import tir
 from intaglio.kernels.attention.heads import Heads
 from intaglio.kernels.attention.preparation import Preparation
 from intaglio.kernels.instructions import Instructions
-from intaglio.kernels.tir import Expression, KernelFrame
+from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
 
 @dataclass(frozen=True)
@@ -37,11 +32,21 @@ class RotateAndCache:
         """Write the kernel's code into the function being built."""
         del instructions  # bound by memory
         preparation = Preparation(self.heads, frame)
-        frame.each_own(frame.count, lambda row: self.row(preparation, frame.position, row))
+        # By blocks of the cache, since a word of it may hold several positions.
+        first = tir.bind(tirx.floordiv(frame.position, tir.int32(LANES)))
+        end = tir.bind(frame.position + frame.count)
+        blocks = tirx.floordiv(end + tir.int32(LANES - 1), tir.int32(LANES)) - first
 
-    def row(self, preparation: Preparation, first_position: Expression, row: Expression) -> None:
+        def block(index: Expression) -> None:
+            start = (first + index) * tir.int32(LANES)
+            own = tir.bind(tirx.Max(start, frame.position))
+            with T.serial(tirx.Min(start + tir.int32(LANES), end) - own) as step:
+                self.row(preparation, own - frame.position + step, tir.bind(own + step))
+
+        frame.each_own(blocks, block)
+
+    def row(self, preparation: Preparation, row: Expression, position: Expression) -> None:
         """One token."""
-        position = tir.bind(first_position + row)
         with T.serial(self.heads.kv_heads) as kv_head:
             preparation.append(row, kv_head, position)
         with T.serial(self.heads.heads) as head:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.heads import Heads
-from intaglio.kernels.tir import Expression
+from intaglio.kernels.tir import LANES, Expression
 
 
 class Components:
-    """One float32 per component, in buffers of under 1 KiB."""
+    """One float32 per component, in buffers of under 1 KiB; `size`: if not a head's."""
 
-    def __init__(self, heads: Heads) -> None:
-        self.lanes, self.size = heads.lanes, heads.head_dim
+    def __init__(self, heads: Heads, size: int = 0) -> None:
+        self.lanes, self.size = heads.lanes, size or heads.head_dim
         self.part = self.size if self.size < 256 else 128  # floats of a buffer
         self.parts = [tir.local((self.part,)) for _ in range(0, self.size, self.part)]
 
@@ -34,8 +35,10 @@ class Components:
 
     def clear(self) -> None:
         """Set all to zero."""
-        for first in range(0, self.size, self.lanes):
-            self.store(first, tir.zeros(self.lanes))
+        for buffer, (_, length) in zip(self.parts, self.lengths, strict=True):
+            lanes = math.gcd(LANES, length)
+            for first in range(0, length, lanes):
+                tir.store(buffer, [first], tir.zeros(lanes))
 
     def keep_in_memory(self) -> None:
         """Have the buffers in memory here, between loops that need the registers.

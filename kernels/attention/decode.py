@@ -82,10 +82,9 @@ class _Writer:
         together = BLOCK // LANES if width > 1 and self.wide else 1
         state = [QueryState(self.heads, together * LANES) for _ in range(width)]
         for row, one in enumerate(state):
+            one.clear()
             position = self.frame.position
             self.preparation.query(self.row, head + tir.int32(row), position, one.keep_query)
-        for one in state:
-            one.clear()
         steps = tirx.floordiv(self.block_count + tir.int32(together - 1), tir.int32(together))
         with T.serial(steps) as step:
             done = tir.bind(step * tir.int32(together))

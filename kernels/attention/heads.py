@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from intaglio.kernels.tir import LANES
 
 BLOCK = 64  # positions: capacities are multiples of it, so that kernels may read whole blocks
+CACHES = ("fp32", "fp16", "bf16", "int8")
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+_WORDS = {"fp32": ("float32", 1), "fp16": ("float16", 1), "bf16": ("int32", 2), "int8": ("int32", 4)}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Heads:
     query_norm: float | None = None  # epsilon of an RMS norm over each query head; None: no norm
     key_norm: float | None = None  # the same for key heads
     own: bool = False  # in decoding every worker has a projection of its own, as row `worker`
+    cache: str = "fp32"  # one of CACHES: how keys and values are stored; see `storage`
 
     @property
     def repeat(self) -> int:
@@ -79,19 +83,49 @@ class Heads:
         return (self.heads + self.kv_heads) * self.head_dim
 
     @property
-    def cache_pointers(self) -> dict[str, str]:
-        """What preparing queries and filling the cache reads and writes, in order, all float32.
+    def word(self) -> str:
+        """The type of the cache's elements."""
+        return _WORDS[self.cache][0]
 
-        cosines, sines `[capacity, rotated / 2]` if anything is rotated; keys; values; bias `[stride]`;
-        query_norm and key_norm `[head_dim]`.
+    @property
+    def unit(self) -> int:
+        """Numbers in a word of the cache: components of a key, positions of a value's component."""
+        return _WORDS[self.cache][1]
+
+    @property
+    def key_words(self) -> int:
+        """Words of a key; the last one may be padded by zeros."""
+        return -(-self.head_dim // self.unit)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the cache holds codes with a scale for each head and position."""
+        return self.cache == "int8"
+
+    @property
+    def cache_bytes(self) -> dict[str, int]:
+        """Sizes of one sequence's cache by the names of its pointers."""
+        rows, word = self.kv_heads * self.capacity, _BYTES[self.cache] * self.unit
+        sizes = {"keys": rows * self.key_words * word, "values": rows * self.head_dim * word // self.unit}
+        return sizes | ({"key_scales": 4 * rows, "value_scales": 4 * rows} if self.scaled else {})
+
+    @property
+    def storage_pointers(self) -> dict[str, str]:
+        """The cache itself, in order: keys, values, and their scales where there are any."""
+        return {name: "float32" if "scales" in name else self.word for name in self.cache_bytes}
+
+    @property
+    def cache_pointers(self) -> dict[str, str]:
+        """What preparing queries and filling the cache reads and writes, in order.
+
+        cosines, sines `[capacity, rotated / 2]` if anything is rotated; `storage_pointers`; bias `[stride]`;
+        query_norm and key_norm `[head_dim]`: all float32 but for the cache.
         """
+        tables = ("cosines", "sines") if self.rotated else ()
         present = {
-            "cosines": self.rotated > 0,
-            "sines": self.rotated > 0,
-            "keys": True,
-            "values": True,
             "bias": self.bias,
             "query_norm": self.query_norm is not None,
             "key_norm": self.key_norm is not None,
         }
-        return {name: "float32" for name, needed in present.items() if needed}
+        rest = [name for name, needed in present.items() if needed]
+        return dict.fromkeys(tables, "float32") | self.storage_pointers | dict.fromkeys(rest, "float32")

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.attention.components import Components
 from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.packed_storage import storage_of
 from intaglio.kernels.attention.scores import first_visible, masked, out_of_sight
 from intaglio.kernels.attention.softmax import OnlineSoftmax
 from intaglio.kernels.instructions import Instructions
@@ -24,7 +25,8 @@ from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 class PrefillAttention:
     """Attend for `count` tokens from `position` on: queries are rotated and scaled, keys and values cached.
 
-    Pointers: projection float32 `[count, heads.stride]`, keys, values, result float32 `[count, stride]`.
+    Pointers: projection float32 `[count, heads.stride]`, `Heads.storage_pointers`, result float32
+    `[count, stride]`.
     """
 
     heads: Heads
@@ -33,7 +35,7 @@ class PrefillAttention:
     @property
     def pointers(self) -> dict[str, str]:
         """Pointer arguments in order."""
-        return {"projection": "float32", "keys": "float32", "values": "float32", "result": "float32"}
+        return {"projection": "float32", **self.heads.storage_pointers, "result": "float32"}
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
@@ -52,9 +54,8 @@ class _Writer:
         self.registers = registers
         tokens = frame.count + tir.int32(8)
         self.projection = frame.buffer("projection", (tokens, heads.stride), "float32")
-        blocks = heads.capacity // LANES
-        self.keys = frame.buffer("keys", (heads.kv_heads, blocks, heads.head_dim, LANES), "float32")
-        self.values = frame.buffer("values", (heads.kv_heads, heads.capacity, heads.head_dim), "float32")
+        self.storage = storage_of(heads, frame)
+        self.keys, self.values = self.storage.keys, self.storage.values
         self.result = frame.buffer("result", (tokens, kernel.stride), "float32")
         self.softmax = [OnlineSoftmax(BLOCK, LANES if registers > LANES else 1) for _ in range(rows)]
         self.output = [Components(heads) for _ in range(rows)]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from intaglio.kernels import tir
 from intaglio.kernels.attention.components import Components
 from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.attention.packed_storage import storage_of
+from intaglio.kernels.attention.storage import Read
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
-Read = Callable[[int, int], Expression]  # (first component, lanes) → vector
 Sink = Callable[[int, Expression, int], None]  # (first component, vector, lanes)
 
 
@@ -18,19 +19,18 @@ class Preparation:
 
     def __init__(self, heads: Heads, frame: KernelFrame) -> None:
         self.heads = heads
-        size, blocks, half = heads.head_dim, heads.capacity // LANES, heads.rotated // 2
+        size, half = heads.head_dim, heads.rotated // 2
         shapes: dict[str, tuple[int, ...]] = {
             "cosines": (heads.capacity, half),
             "sines": (heads.capacity, half),
-            "keys": (heads.kv_heads, blocks, size, LANES),
-            "values": (heads.kv_heads, heads.capacity, size),
             "bias": (heads.stride,),
             "query_norm": (size,),
             "key_norm": (size,),
         }
         self.projection = frame.buffer("projection", (frame.count + tir.int32(8), heads.stride), "float32")
-        self.views = {name: frame.buffer(name, shapes[name], "float32") for name in heads.cache_pointers}
-        self.keys, self.values = self.views["keys"], self.views["values"]
+        present = [name for name in heads.cache_pointers if name in shapes]
+        self.views = {name: frame.buffer(name, shapes[name], "float32") for name in present}
+        self.storage = storage_of(heads, frame)
 
     def query(self, row: Expression, head: Expression, position: Expression, sink: Sink) -> None:
         """Query `head` of a row, prepared and scaled, into `sink`."""
@@ -51,11 +51,9 @@ class Preparation:
             read = self._normalised(read, "key_norm", heads.key_norm)
         key = Components(heads)
         self._rotate(read, position, lambda at, vector, _lanes: key.store(at, vector))
-        block, lane = tirx.floordiv(position, LANES), tirx.floormod(position, LANES)
-        key.each(lambda at, value: tir.store(self.keys, [kv_head, block, at, lane], value))
+        self.storage.append_key(kv_head, position, key)
         value = self._read(row, tir.bind(tir.int32(heads.value_offset) + offset))
-        for first in range(0, heads.head_dim, heads.lanes):
-            tir.store(self.values, [kv_head, position, first], value(first, heads.lanes))
+        self.storage.append_value(kv_head, position, value)
 
     def _read(self, row: Expression, offset: Expression) -> Read:
         """The head at `offset` of a row, with its bias."""

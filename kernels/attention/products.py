@@ -26,7 +26,7 @@ class QueryState:
     """What one query head carries from block to block."""
 
     def __init__(self, heads: Heads, positions: int) -> None:
-        self.query, self.output = Components(heads), Components(heads)
+        self.query, self.output = Components(heads, heads.key_words * heads.unit), Components(heads)
         self.softmax = OnlineSoftmax(positions)
 
     def keep_query(self, first: int, vector: Expression, _lanes: int) -> None:
@@ -34,9 +34,11 @@ class QueryState:
         self.query.store(first, vector)
 
     def clear(self) -> None:
-        """Before the first block."""
+        """Before the first block, and before the query is kept: words of keys may be padded."""
         self.softmax.clear()
         self.output.clear()
+        if self.query.size > self.output.size:
+            self.query.clear()
 
 
 class Products:
@@ -49,7 +51,7 @@ class Products:
     """
 
     def __init__(self, preparation: Preparation, position: Expression, sums: int) -> None:
-        self.heads, self.preparation = preparation.heads, preparation
+        self.heads, self.storage = preparation.heads, preparation.storage
         self.position, self.sums = position, sums
         self.first_position = tir.bind(first_visible(self.heads, position))
 
@@ -67,14 +69,17 @@ class Products:
             state.softmax.hide()
         with T.serial(blocks) as step:
             block = tir.bind(first + step)
-            position = block * tir.int32(LANES)
+            position = tir.bind(block * tir.int32(LANES))
+            scales = self.storage.key_scales(kv_head, position)
             for state, score in zip(group, self._products(group, kv_head, block), strict=True):
+                score = score if scales is None else score * scales
                 score = masked(self.heads, score, position, self.position)
                 tir.store(state.softmax.weights, [step * tir.int32(LANES)], score)
 
     def _products(self, group: list[QueryState], kv_head: Expression, block: Expression) -> list[Expression]:
         """Products of each query with a block's 16 keys."""
-        unroll = 4 if self.heads.head_dim % 4 == 0 else 2
+        unit = self.heads.unit
+        unroll = max(unit, 4 if self.heads.head_dim % 4 == 0 else 2)
         # Several chains hide the latency of the multiply-add.
         chains = min(unroll, 4 if len(group) == 1 else 2 if 2 * len(group) <= self.sums else 1)
         sums = [[tir.local((LANES,)) for _ in range(chains)] for _ in group]
@@ -82,22 +87,27 @@ class Products:
             tir.store(one, [0], tir.zeros())
         for part, length in group[0].query.lengths:
             with T.serial(length // unroll) as outer:
-                for inner in range(unroll):
+                for inner in range(0, unroll, unit):
                     at = tir.bind(outer * tir.int32(unroll) + tir.int32(inner))
-                    component = at + tir.int32(part * group[0].query.part)
-                    key = tir.bind(tir.load(self.preparation.keys, [kv_head, block, component, 0]))
-                    for state, row in zip(group, sums, strict=True):
-                        one, factor = row[inner % chains], tir.spread(state.query.parts[part][at])
-                        tir.store(one, [0], tir.fused_multiply_add(key, factor, tir.load(one, [0])))
+                    word = tirx.floordiv(at + tir.int32(part * group[0].query.part), tir.int32(unit))
+                    for offset, key in enumerate(self.storage.key_vectors(kv_head, block, tir.bind(word))):
+                        for state, row in zip(group, sums, strict=True):
+                            one = row[(inner + offset) % chains]
+                            factor = tir.spread(state.query.parts[part][at + tir.int32(offset)])
+                            tir.store(one, [0], tir.fused_multiply_add(key, factor, tir.load(one, [0])))
         return [functools.reduce(operator.add, (tir.load(one, [0]) for one in row)) for row in sums]
 
     def accumulate(
         self, state: list[QueryState], kv_head: Expression, first: Expression, blocks: Expression
     ) -> None:
-        """Shrink the outputs; add weighted values from position `first` on, reading none out of sight."""
+        """Shrink the outputs; add weighted values from position `first` on, reading no word out of sight."""
+        unit = tir.int32(self.heads.unit)
         end = tirx.Min(blocks * tir.int32(LANES), self.position + tir.int32(1) - first)
-        skipped = tir.bind(out_of_sight(self.heads, self.first_position, first))
-        count = tir.bind(end - skipped)
+        hidden = out_of_sight(self.heads, self.first_position, first)
+        skipped = tir.bind(tirx.floordiv(hidden, unit))
+        count = tir.bind(tirx.floordiv(end + unit - tir.int32(1), unit) - skipped)
+        for one in state:
+            one.softmax.scale(lambda start: self.storage.value_scales(kv_head, first + tir.int32(start)))
         vectors = self.heads.vectors
         whole = len(state) * vectors <= self.sums
         rows = len(state) if whole or vectors == 1 else max(1, self.sums // 2)
@@ -123,15 +133,17 @@ class Products:
             for vector, one in zip(vectors, row, strict=True):
                 shrunk = state.output.load(vector * lanes) * tir.spread(state.softmax.shrink[0], lanes)
                 tir.store(one, [0], shrunk)
+        unit = tir.int32(self.heads.unit)
         with T.serial(count) as step:
-            position = skipped + step
+            word = tir.bind(skipped + step)
+            row_of_words = tir.bind(tirx.floordiv(first, unit) + word)
             for slot, vector in enumerate(vectors):
-                at = [kv_head, first + position, vector * lanes]
-                value = tir.bind(tir.load(self.preparation.values, at, lanes))
-                for state, row in zip(group, sums, strict=True):
-                    factor = tir.spread(state.softmax.weights[position], lanes)
-                    running = tir.load(row[slot], [0], lanes)
-                    tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
+                values = self.storage.value_vectors(kv_head, row_of_words, vector * lanes, lanes)
+                for offset, value in enumerate(values):
+                    for state, row in zip(group, sums, strict=True):
+                        factor = tir.spread(state.softmax.weights[word * unit + tir.int32(offset)], lanes)
+                        running = tir.load(row[slot], [0], lanes)
+                        tir.store(row[slot], [0], tir.fused_multiply_add(value, factor, running, lanes))
         for state, row in zip(group, sums, strict=True):
             for vector, one in zip(vectors, row, strict=True):
                 state.output.store(vector * lanes, tir.load(one, [0], lanes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.scores import LOWEST
@@ -46,6 +47,17 @@ class OnlineSoftmax:
         tir.store(self.total, [0], running * tir.spread(shrink, self.lanes) + total)
         tir.store(self.largest, [0], peak)
         tir.store(self.shrink, [0], shrink)
+
+    def scale(self, scales: Callable[[int], Expression | None]) -> None:
+        """Multiply weights, when they are summed, by `scales(start)` of 16 positions each, if there are any.
+
+        Scales of positions that nobody wrote may be anything: their weights are less than 1e-37.
+        """
+        for start in self.starts:
+            if (factors := scales(start)) is not None:
+                weights = tir.bind(tir.load(self.weights, [start]))
+                seen = weights > tir.spread(tir.float32(1e-37))
+                tir.store(self.weights, [start], tirx.Select(seen, weights * factors, tir.zeros()))
 
     def sum(self) -> Expression:
         """The sum of all weights."""

@@ -12,9 +12,10 @@ import pytest
 from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
-from intaglio.kernels.attention.heads import Heads
+from intaglio.kernels.attention.heads import CACHES, Heads
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.attention.reference import causal_attention, prepare
+from intaglio.kernels.attention.reference_cache import RELATIVE_STEP, pack_cache, unpack_cache
 from intaglio.kernels.catalogue import kernel_from_json
 from intaglio.kernels.rotary_embedding.reference import tables
 
@@ -42,9 +43,17 @@ CASES = {
 # All with the family that most machines have; with the wider one, what goes ways of its own there.
 WIDER = ("llama", "small", "qwen2", "gemma2", "gemma3", "gptj", "glm", "falcon")
 TARGETS = {"cpu:x86-64-v3": tuple(CASES), "cpu:avx512-vnni": WIDER}
+# Other caches than float32: what goes ways of its own for each of them.
+PACKED = ("llama", "tiny", "single-lanes", "gemma2", "gemma3", "neox", "glm", "falcon")
+CACHED = [(name, "fp32") for name in CASES] + [(name, one) for one in CACHES[1:] for name in PACKED]
 each_case = pytest.mark.parametrize(
-    ("target", "name"),
-    [(target, name) for target, names in TARGETS.items() for name in names],
+    ("target", "name", "cache"),
+    [
+        (target, name, cache)
+        for target, names in TARGETS.items()
+        for name, cache in CACHED
+        if name in names or cache != "fp32"
+    ],
     indirect=["target"],
 )
 POSITIONS = [0, 15, 16, 17, 63, 64, 65, 130]
@@ -61,11 +70,13 @@ CHUNKS = [
 class Case:
     """Random projections of `tokens` tokens after `position` others, and what must come out."""
 
-    def __init__(self, name: str, position: int, tokens: int, random, *, factor: float = 1.0) -> None:
+    def __init__(
+        self, name: str, position: int, tokens: int, random, *, factor: float = 1.0, cache: str = "fp32"
+    ) -> None:
         heads, kv_heads, size, options = CASES[name]
         columns = (heads + 2 * kv_heads) * size
         self.stride = -(-columns // 16) * 16
-        self.heads = Heads(heads, kv_heads, size, CAPACITY, self.stride, **options)
+        self.heads = Heads(heads, kv_heads, size, CAPACITY, self.stride, **options, cache=cache)
         self.position, self.tokens = position, tokens
         half = self.heads.rotated // 2
         cosine, sine = (table.astype(np.float32) for table in tables(CAPACITY, 2 * half, 10000.0))
@@ -77,8 +88,6 @@ class Case:
             "bias": np.full(self.stride, np.nan, np.float32),
             "query_norm": random.uniform(0.5, 1.5, size).astype(np.float32),
             "key_norm": random.uniform(0.5, 1.5, size).astype(np.float32),
-            "keys": np.full(kv_heads * CAPACITY * size, np.nan, np.float32),
-            "values": np.full(kv_heads * CAPACITY * size, np.nan, np.float32),
         }
         self.buffers["projection"][:tokens, :columns] = rows[position:]
         self.buffers["bias"][:columns] = random.normal(size=columns)
@@ -101,39 +110,42 @@ class Case:
 
         self.q, self.k = prepared(q, "query_norm")[:, position:], prepared(k, "key_norm")
         options = {"scale": heads.scale, "softcap": heads.softcap, "window": heads.window}
-        mixed = causal_attention(self.q, self.k, self.v, position, **options)
-        self.expected = mixed.swapaxes(0, 1).reshape(self.tokens, -1)
+        self.columns = heads.heads * heads.head_dim
+        self.options = options
 
     def fill(self) -> None:
-        """Put what is seen of earlier tokens into the cache, as the kernels lay it out."""
-        keys, values = self.cached(self.buffers)
-        window = self.heads.window if self.heads.window >= 0 else self.position
-        for position in range(max(0, self.position - window), self.position):
-            keys[:, position // 16, :, position % 16] = self.k[:, position]
-            values[:, position] = self.v[:, position]
-
-    def cached(self, buffers: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Put what is seen of earlier tokens into the cache, as the kernels lay it out; NaN elsewhere."""
         heads = self.heads
-        keys = buffers["keys"].reshape(heads.kv_heads, CAPACITY // 16, heads.head_dim, 16)
-        return keys, buffers["values"].reshape(heads.kv_heads, CAPACITY, heads.head_dim)
+        window = heads.window if heads.window >= 0 else self.position
+        # Whole words: what shares one with a position in sight was written in its time.
+        seen = slice(max(0, self.position - window) // heads.unit * heads.unit, self.position)
+        keys, values = (np.full((heads.kv_heads, CAPACITY, heads.head_dim), np.nan) for _ in range(2))
+        keys[:, seen], values[:, seen] = self.k[:, seen], self.v[:, seen]
+        with np.errstate(invalid="ignore"):
+            self.buffers |= pack_cache(keys, values, heads)
 
     def check_cache(self, buffers: dict[str, np.ndarray]) -> None:
-        """The new tokens are in the cache, and nothing beyond them."""
-        keys, values = self.cached(buffers)
-        keys = keys.swapaxes(2, 3).reshape(values.shape)
-        new = slice(self.position, self.position + self.tokens)
-        np.testing.assert_allclose(keys[:, new], self.k[:, new], rtol=1e-5, atol=4e-6)
-        np.testing.assert_allclose(values[:, new], self.v[:, new], rtol=1e-6, atol=1e-6)
-        assert np.isnan(keys[:, new.stop :]).all()
-        assert np.isnan(values[:, new.stop :]).all()
+        """The new tokens are in the cache, and nothing beyond them; what must come out follows from it."""
+        heads, end = self.heads, self.position + self.tokens
+        new = slice(self.position, end)
+        keys, values = unpack_cache(buffers, heads)
+        for found, wanted in ((keys[:, new], self.k[:, new]), (values[:, new], self.v[:, new])):
+            largest = np.abs(wanted).max(axis=-1, keepdims=True)
+            step = largest / 254 if heads.scaled else np.abs(wanted) * RELATIVE_STEP[heads.cache]
+            assert (np.abs(found - wanted) <= step * 1.0001 + 4e-6 * largest).all()
+        assert np.isnan(keys[:, end:]).all()
+        assert np.isnan(values[:, -(-end // heads.unit) * heads.unit :]).all()
+        seen = (np.nan_to_num(one[:, :end]) for one in (keys, values))
+        mixed = causal_attention(self.q, *seen, self.position, **self.options)
+        self.expected = mixed.swapaxes(0, 1).reshape(self.tokens, -1)
 
     def check(self, found: np.ndarray, tolerance: float = 2e-5) -> None:
-        columns = self.expected.shape[1]
-        np.testing.assert_allclose(found[:, :columns], self.expected, rtol=tolerance, atol=tolerance / 5)
+        found = found[:, : self.columns]
+        np.testing.assert_allclose(found, self.expected, rtol=tolerance, atol=tolerance / 5)
 
     @property
     def result_stride(self) -> int:
-        return -(-self.expected.shape[1] // 16) * 16
+        return -(-self.columns // 16) * 16
 
 
 def decode(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
@@ -151,7 +163,7 @@ def prefill(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
     options = {"count": case.tokens, "position": case.position, "workers": workers}
     done = run_kernel(RotateAndCache(case.heads), case.buffers, **options)
     case.check_cache(done)
-    queries = done["projection"][: case.tokens, : case.expected.shape[1]]
+    queries = done["projection"][: case.tokens, : case.columns]
     scaled = case.q.swapaxes(0, 1).reshape(queries.shape) * case.heads.score_scale
     np.testing.assert_allclose(queries, scaled, rtol=1e-5, atol=4e-6)
     result = {"result": nan(case.tokens + 8, case.result_stride)}
@@ -160,19 +172,19 @@ def prefill(case: Case, run_kernel, nan, workers: int) -> np.ndarray:
 
 
 @each_case
-def test_decode(name, run_kernel, random, nan):
+def test_decode(name, cache, run_kernel, random, nan):
     for position, workers in itertools.product(POSITIONS, (1, 2)):
-        case = Case(name, position, 1, random)
+        case = Case(name, position, 1, random, cache=cache)
         rows = decode(case, run_kernel, nan, workers)
         for row in rows:
             case.check(row[None])
-        assert (rows[:, case.expected.shape[1] :] == 0).all()
+        assert (rows[:, case.columns :] == 0).all()
 
 
 @each_case
-def test_prefill(name, run_kernel, random, nan):
+def test_prefill(name, cache, run_kernel, random, nan):
     for position, tokens, workers in CHUNKS:
-        case = Case(name, position, tokens, random)
+        case = Case(name, position, tokens, random, cache=cache)
         case.check(prefill(case, run_kernel, nan, workers))
 
 
