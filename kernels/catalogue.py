@@ -19,6 +19,9 @@ from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear.dequantized_matrix import DequantizedMatrixMatrix
 from intaglio.kernels.linear.dequantized_vector import DequantizedMatrixVector
+from intaglio.kernels.linear.few_dequantized import DequantizedFewVectors
+from intaglio.kernels.linear.few_floating import FloatFewVectors
+from intaglio.kernels.linear.few_vectors import QuantizedFewVectors
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
@@ -42,14 +45,17 @@ KERNELS: tuple[type[Any], ...] = (
     CombineAttention,
     Convolution,
     DecodeAttention,
+    DequantizedFewVectors,
     DequantizedMatrixMatrix,
     DequantizedMatrixVector,
     FloatEmbedding,
+    FloatFewVectors,
     FloatLinear,
     MultiplyInCache,
     PrefillAttention,
     QuantizeActivation,
     QuantizedEmbedding,
+    QuantizedFewVectors,
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
     ReadMemory,
