@@ -164,10 +164,8 @@ def sum_integer_lanes(vector: Expression) -> Expression:
 
 def prefetch(buffer: Expression, index: Sequence[Expression]) -> None:
     """Ask for the cache line at `index`; an address outside the buffer does no harm."""
-    address = tirx.address_of(buffer[tuple(index)])
-    T.evaluate(
-        tirx.call_llvm_intrin(primitive("void"), "llvm.prefetch", address, int32(0), int32(3), int32(1))
-    )
+    place = address(buffer, index)
+    T.evaluate(tirx.call_llvm_intrin(primitive("void"), "llvm.prefetch", place, int32(0), int32(3), int32(1)))
 
 
 # 2^f on [-1/2, 1/2] by its Taylor series: relative error below 3e-7.
@@ -249,6 +247,27 @@ def add_pairs(pairs: Expression, codes: Expression, activation: Expression) -> E
 def widen_pairs(accumulator: Expression, pairs: Expression) -> Expression:
     """`accumulator`, int32x16, and the two sums in each lane of `pairs`."""
     return _call("int32x16", "intaglio_widen", accumulator, pairs)
+
+
+def multiply_matrices(sums: Expression, rows: Expression, tokens: Expression) -> Expression:
+    """Four products of 2 rows × 8 columns by 8 columns × 2 tokens, for families whose `byte_tiles` are USMMLA.
+
+    Args:
+        sums: int32x16, four times `[row, token]`.
+        rows: int32x16, four times `[row, 8 unsigned bytes]`.
+        tokens: int32x16, four times `[token, 8 signed bytes]`.
+    """
+    return _call("int32x16", "intaglio_matrix", sums, rows, tokens)
+
+
+def call(name: str, *arguments: Expression) -> None:
+    """Call a function of the family that returns nothing."""
+    T.evaluate(tirx.call_extern(primitive("void"), name, *arguments))
+
+
+def address(buffer: Expression, index: Sequence[Expression | int]) -> Expression:
+    """The address of the element at `index`."""
+    return tirx.address_of(buffer[tuple(index)])
 
 
 def imported(instructions: Instructions) -> AbstractContextManager[Any]:

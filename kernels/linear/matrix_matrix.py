@@ -16,6 +16,7 @@ from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
 from intaglio.kernels.linear.epilogue import GATED, finish
 from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
+from intaglio.kernels.linear.tiles import tile_writer
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 PADDING = 8  # tokens that buffers have room for beyond `count`: the last tile is computed whole
@@ -53,7 +54,7 @@ class QuantizedMatrixMatrix:
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        writer = _Writer(self, instructions, frame)
+        writer = tile_writer(self, instructions, frame) or _Writer(self, instructions, frame)
         quantized.each_panel(frame, self.weight, writer.panel)
 
 
