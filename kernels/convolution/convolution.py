@@ -23,9 +23,10 @@ class Convolution:
     """`result[n, y, x, :] = chain(bias + Σ weight · input)` over images of fixed size, float32.
 
     Input `[batch, height, width, input_stride]`, of which channels `input_offset …` are read; with `layout`
-    "plain" it is `[batch, channels, height, width]`. Result `[batch, height', width', result_stride]`, written
-    from channel `result_offset` on in whole vectors: channels up to a multiple of 16 become zero. Workers share
-    the work; the result may not lie in place of an operand or the input.
+    "plain" it is `[batch, channels, height, width]`. Result `[batch, height', width', result_stride]`,
+    written from channel `result_offset` on in whole vectors: channels up to a multiple of 16 become zero.
+    Depthwise convolutions read whole vectors, too, whose padding must be finite. Workers share the work; the
+    result may not lie in place of an operand or the input.
     Pointers: input, weight (see `packing.pack_weight`), bias `[channels rounded up to 16]`, operand0 …
     of the chain `[batch, height', width', stride]` or `[batch, stride]`, result.
 
@@ -165,6 +166,8 @@ def find_problems(kernel: Convolution) -> list[str]:
         problems.append(f"{kernel.outputs} channels from {kernel.result_offset} on do not fit the result")
     if kernel.input_offset + kernel.inputs > kernel.pixel:
         problems.append(f"{kernel.inputs} channels from {kernel.input_offset} on do not fit the input")
+    if kernel.depthwise and kernel.input_offset + padded(kernel.inputs) > kernel.pixel:
+        problems.append(f"a depthwise convolution reads whole vectors from {kernel.input_offset} on")
     if not kernel.transposed and kernel.output_padding != (0, 0):
         problems.append("only a transposed convolution has an output padding")
     return problems
