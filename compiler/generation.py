@@ -219,8 +219,11 @@ class _Run(Iterator[int]):
         session = self._generator.session
         if not self._tokens:
             session.reset()
-        logits = session.extend(self._tokens[-1:] or self._prompt)
-        return self._sampler.choose(logits, (*self._prompt, *self._tokens))
+        new = self._tokens[-1:] or self._prompt
+        if self._sampler.needed is None:
+            return self._sampler.choose(session.extend(new), (*self._prompt, *self._tokens))
+        count = min(self._sampler.needed, session.vocabulary)
+        return self._sampler.choose_among(*session.best(new, count))
 
     def result(self, text: str, *, stopped: bool) -> Generation:
         """The finished generation."""

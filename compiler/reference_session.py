@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from intaglio.compiler.errors import ContextLengthError, OptionError
+from intaglio.kernels.choose.selection import likeliest
 
 CACHES = ("key_cache.", "value_cache.")
 UPDATED = ".updated"
@@ -68,6 +69,12 @@ class GraphSession:
         """Append `tokens`; float32 logits `[vocabulary]` after the last one. Raises `ContextLengthError`."""
         last: NDArray[np.float32] = self._run(tokens)[-1]
         return last
+
+    def best(self, tokens: Sequence[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Append `tokens`; the `count` likeliest next ones, likeliest first, with their logits."""
+        logits = self.extend(tokens)
+        found = likeliest(logits, count)
+        return found, logits[found]
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; logits `[len(tokens), vocabulary]` after each. Raises `ContextLengthError`."""

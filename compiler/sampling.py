@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.compiler.errors import ModelError, OptionError
+from intaglio.kernels.choose.selection import likeliest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class SamplingOptions:
         problems = [*self._bad_values(), *self._without_effect()]
         if problems:
             raise OptionError("\n  - ".join(["generate: these options cannot be used", *problems]))
+
+    @property
+    def kept(self) -> int | None:
+        """Among how many of the likeliest tokens the choice is made; `None`: all."""
+        return 1 if self.temperature == 0 else self.top_k
 
     def _bad_values(self) -> Iterable[str]:
         if not _is_number(self.temperature) or self.temperature < 0:
@@ -57,6 +63,11 @@ class Sampler:
         self._options = options
         self._random = np.random.default_rng(options.seed)
 
+    @property
+    def needed(self) -> int | None:
+        """How many of the likeliest tokens decide the choice; `None`: all logits are wanted."""
+        return None if self._options.repetition_penalty != 1.0 else self._options.kept
+
     def choose(self, logits: NDArray[np.float32], seen: Iterable[int] = ()) -> int:
         """A token for `logits` `[vocabulary]`, where `seen` stand in the text so far.
 
@@ -64,14 +75,18 @@ class Sampler:
         """
         if self._options.repetition_penalty != 1.0:
             logits = penalised(logits, sorted(set(seen)), self._options.repetition_penalty)
-        best = int(logits.argmax())  # the first NaN, if there is one
-        if not np.isfinite(logits[best]):
+        tokens = likeliest(logits, min(self._options.kept or len(logits), len(logits)))
+        return self.choose_among(tokens, logits[tokens])
+
+    def choose_among(self, tokens: NDArray[np.int64], logits: NDArray[np.float32]) -> int:
+        """One of the likeliest `tokens`, likeliest first, with their `logits`; raises as `choose`."""
+        if not np.isfinite(logits[0]):
             raise ModelError(
-                f"generate: the largest logit is {logits[best]}: the model or its weights are broken."
+                f"generate: the largest logit is {logits[0]}: the model or its weights are broken."
             )
         if self._options.temperature == 0:
-            return best
-        tokens, probabilities = distribution(logits, self._options)
+            return int(tokens[0])
+        probabilities = distribution(logits, self._options)
         bounds = probabilities.cumsum()
         # Scaled by the last bound, so that rounding never leads past the end.
         return int(tokens[bounds.searchsorted(self._random.random() * bounds[-1], side="right")])
@@ -85,20 +100,19 @@ def penalised(logits: NDArray[np.float32], seen: list[int], penalty: float) -> N
     return changed
 
 
-def distribution(
-    logits: NDArray[np.float32], options: SamplingOptions
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The tokens that may be chosen, likeliest first, and their probabilities; `options.temperature` > 0."""
-    count = min(options.top_k or len(logits), len(logits))
-    tokens = np.argpartition(-logits, count - 1)[:count] if count < len(logits) else np.arange(count)
-    tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
-    scaled = logits[tokens].astype(np.float64)
+def distribution(logits: NDArray[np.float32], options: SamplingOptions) -> NDArray[np.float64]:
+    """Probabilities of the tokens that may be chosen, where `logits` are of the likeliest ones, in order.
+
+    `options.temperature` is above 0.
+    """
+    scaled = logits[: options.top_k].astype(np.float64)
     weights = np.exp((scaled - scaled[0]) / options.temperature)
-    probabilities = weights / weights.sum()
+    probabilities: NDArray[np.float64] = weights / weights.sum()
     if options.top_p is None:
-        return tokens, probabilities
+        return probabilities
     kept = int((probabilities.cumsum() - probabilities < options.top_p).sum())
-    return tokens[:kept], probabilities[:kept] / probabilities[:kept].sum()
+    best: NDArray[np.float64] = probabilities[:kept] / probabilities[:kept].sum()
+    return best
 
 
 def _is_number(value: object) -> bool:

@@ -30,6 +30,13 @@ class DecoderSession(Protocol):
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[vocabulary]` after the last one. Raises `ContextLengthError`."""
 
+    def best(self, tokens: Sequence[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Append `tokens`; the `count` likeliest next ones, likeliest first, with their logits.
+
+        Of equals, the lowest id comes first; what is no number comes first of all. Raises
+        `ContextLengthError`.
+        """
+
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each.
 

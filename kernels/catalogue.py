@@ -14,6 +14,7 @@ from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
 from intaglio.kernels.ceilings.kernel import MultiplyInCache, ReadMemory
+from intaglio.kernels.choose.kernel import BlockMaxima
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.instructions import Instructions
@@ -42,6 +43,7 @@ class Kernel(Protocol):
 
 
 KERNELS: tuple[type[Any], ...] = (
+    BlockMaxima,
     CombineAttention,
     Convolution,
     DecodeAttention,

@@ -26,6 +26,7 @@ from intaglio.backends.tvm.regions import (
 )
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
+from intaglio.kernels.choose.kernel import BlockMaxima
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.linear.layout import QuantizedWeight
 
@@ -57,6 +58,18 @@ class Emitter:
         else:
             self._foreign(region)
         self.table.end_region()
+
+    def choose(self) -> None:
+        """Append what finds the likeliest tokens: the maxima of the logits' blocks."""
+        place = self.table.places[self.logits]
+        kernel = BlockMaxima(row_size(self.logits), place.stride)
+        rows = self.table.rows if place.rows == "all" else 1
+        maxima = self.table.pieces.buffer(Buffer("maxima", "maxima", FLOAT * rows * kernel.padded))
+        site = self.table.stages[-1].site if self.table.stages else "logits"
+        self.table.guarded_by(None)
+        self.table.wait()
+        count = 0 if place.rows == "all" else 1
+        self.table.add(kernel, [place.buffer, maxima], site, barrier=False, count=count)
 
     def _guard(self, operand: RowOperand | None) -> Guard | None:
         place = None if operand is None or not self.table.single else self.table.places[operand.value]

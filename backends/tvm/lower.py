@@ -71,6 +71,8 @@ def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
         emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
             emitter.emit(region, guards.get(id(region)))
+        if name != "score":
+            emitter.choose()
         tables.append(StageTable(name, tokens, tuple(table.stages), tuple(table.foreign)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)
 

@@ -16,7 +16,7 @@ from intaglio.compiler.errors import ArtifactError
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
 ROW = 32  # int64 per stage in a table as the code reads it: kernel, barrier, guard, count, pointers
 POINTERS = 4  # where the pointers begin
-SPACES = ("weights", "state", "workspace", "private", "tokens", "logits")
+SPACES = ("weights", "state", "workspace", "private", "tokens", "logits", "maxima")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Buffer:
     """A stretch of memory.
 
     Spaces: "weights" (the arena file), "state" (lives between calls), "workspace" (within a call), "private"
-    (workspace, `bytes` for each worker), "tokens" and "logits" (the call's input and output). Buffers of
-    "workspace" and "private" may share bytes where they are not in use at the same time.
+    (workspace, `bytes` for each worker), "tokens" (the call's input), "logits" (its output) and "maxima" (of
+    blocks of logits). Buffers of "workspace" and "private" may share bytes where they are not in use at the
+    same time.
     """
 
     name: str

@@ -14,6 +14,7 @@ from intaglio.backends.tvm.library import Library
 from intaglio.backends.tvm.memory import allocate, read_weights
 from intaglio.backends.tvm.program import ALIGNMENT, POINTERS, ROW, Buffer, Program, Stage, StageTable
 from intaglio.compiler.errors import ContextLengthError, OptionError
+from intaglio.kernels.choose.selection import BLOCK, likeliest_by_blocks
 
 
 class NativeSession:
@@ -60,6 +61,11 @@ class NativeSession:
         """Tokens in the cache now."""
         return self._position
 
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of every space of the program, as allocated; pages come into being when they are touched."""
+        return self._program.space_sizes(self._library.threads)
+
     def reset(self, position: int = 0) -> None:
         """Forget all tokens from `position` on."""
         if not 0 <= position <= self._position:
@@ -70,11 +76,25 @@ class NativeSession:
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[vocabulary]` after the last one."""
-        ids = self._checked(tokens)
-        with self._library.pinned():
-            self._append(ids)
+        self._append(self._checked(tokens))
         logits: NDArray[np.float32] = self._logits(1)[0].copy()
         return logits
+
+    def best(self, tokens: Sequence[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Append `tokens`; the `count` likeliest ones to follow, likeliest first, with their logits.
+
+        Of equals, the lowest id comes first, as in numpy's argmax. What is no number counts as infinite.
+        """
+        if not 1 <= count <= self.vocabulary:
+            raise OptionError(f"best: {count} is outside 1 … {self.vocabulary}, the tokens there are")
+        self._append(self._checked(tokens))
+        logits = self._logits(1)[0]
+        found = likeliest_by_blocks(logits, self._maxima, count)
+        return found, logits[found]
+
+    def choose(self, tokens: Sequence[int]) -> int:
+        """Append `tokens`; the likeliest token after the last one."""
+        return int(self.best(tokens, 1)[0][0])
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each."""
@@ -122,12 +142,11 @@ class NativeSession:
         return ids.astype(np.int32)
 
     def _append(self, ids: NDArray[np.int32]) -> None:
-        if len(ids) == 1:
-            self._run("decode", ids)
-            return
-        step = self._program.table("prefill").tokens
-        for start in range(0, len(ids), step):
-            self._run("prefill", ids[start : start + step])
+        name = "decode" if len(ids) == 1 else "prefill"
+        step = self._program.table(name).tokens
+        with self._library.pinned():
+            for start in range(0, len(ids), step):
+                self._run(name, ids[start : start + step])
 
     def _run(self, name: str, ids: NDArray[np.int32], timed: list[tuple[str, float]] | None = None) -> None:
         """Run a table over `ids`: its stages, and between them the regions of onnxruntime."""
@@ -170,6 +189,12 @@ class NativeSession:
         stride = -(-self.vocabulary // 16) * 16
         values: NDArray[np.float32] = self._spaces["logits"][: rows * stride * 4].view(np.float32)
         return values.reshape(rows, stride)[:, : self.vocabulary]
+
+    @property
+    def _maxima(self) -> NDArray[np.float32]:
+        """Of the blocks of the last row of logits."""
+        values: NDArray[np.float32] = self._spaces["maxima"].view(np.float32)
+        return values[: -(-self.vocabulary // BLOCK)]
 
     def _resolve(self, table: StageTable) -> NDArray[np.int64]:
         """Rows of kernel, barrier, guard, count and absolute addresses."""

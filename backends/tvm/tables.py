@@ -105,10 +105,11 @@ class TableBuilder:
         """Tokens that buffers have room for: the last tile of a matrix product is computed whole."""
         return 1 if self.single else self.tokens + 8
 
-    def add(self, kernel: Any, buffers: list[int], site: str, *, barrier: bool) -> None:
-        """Append a stage; its buffers are in the order of the kernel's pointers."""
+    def add(self, kernel: Any, buffers: list[int], site: str, *, barrier: bool, count: int = 0) -> None:
+        """Append a stage; its buffers are in the order of the kernel's pointers, `count` as in `Stage`."""
         assert len(buffers) == len(kernel.pointers) <= ROW - POINTERS, f"{kernel}: {kernel.pointers}"
-        self.stages.append(Stage(self.pieces.kernel(kernel), tuple(buffers), barrier, site, self.guard))
+        number = self.pieces.kernel(kernel)
+        self.stages.append(Stage(number, tuple(buffers), barrier, site, self.guard, count))
 
     def guarded_by(self, guard: Guard | None) -> None:
         """Let the stages to come be skipped where `guard` is zero; `None`: never.

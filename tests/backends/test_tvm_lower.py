@@ -105,7 +105,7 @@ def test_what_has_no_kernel_goes_to_onnxruntime_with_the_reason(fused):
 def test_a_model_that_was_not_fused_is_one_region_of_onnxruntime(tiny_gguf):
     model = trace(tiny_gguf()).model
     result = lowered(model)
-    assert [len(table.stages) for table in result.program.tables] == [0, 0, 0]
+    assert [len(table.stages) for table in result.program.tables] == [1, 1, 0]  # maxima
     assert len(result.program.foreign) == 1
     assert sum("Attention fits no region" in one.reason for one in result.sites) == 2
 

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from intaglio.backends.tvm import NativeSession
+from intaglio.backends.tvm import session as session_module
+from intaglio.backends.tvm.memory import allocate
+from intaglio.backends.tvm.program import ROW
 from intaglio.compiler.errors import ArtifactError, CodegenError, ContextLengthError, OptionError
 
 
@@ -70,6 +73,65 @@ def test_logits_are_the_callers_own(session):
     kept = first.copy()
     session.extend([2])
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("prompt", [1, 40])
+def test_the_likeliest_tokens_are_those_of_all_logits(decoder, threads, prompt):
+    """After one token, and after three chunks of a prompt."""
+    session, tokens = decoder.session(threads), decoder.tokens[:prompt]
+    logits = session.extend(tokens)
+    expected = np.argsort(-logits, kind="stable")
+    for count in (1, 2, 40, 300):
+        session.reset()
+        found, values = session.best(tokens, count)
+        np.testing.assert_array_equal(found, expected[:count])
+        np.testing.assert_array_equal(values, logits[found])
+    session.reset()
+    assert session.choose(tokens) == logits.argmax()
+    assert session.position == prompt
+    session.close()
+
+
+@pytest.mark.parametrize("count", [0, -1, 301])
+def test_more_tokens_than_there_are(session, count):
+    with pytest.raises(OptionError, match=f"best: {count} is outside 1 … 300"):
+        session.best([1], count)
+    with pytest.raises(ContextLengthError):
+        session.best([1] * 73, 1)
+    assert session.position == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_is_what_the_program_says(decoder, threads, monkeypatch):
+    """Every space is allocated once, at its size; huge pages and guards are beyond that."""
+    allocated = []
+    monkeypatch.setattr(session_module, "allocate", lambda size: allocated.append(size) or allocate(size))
+    session, program = decoder.session(threads), decoder.program
+    session.close()
+    sizes = session.memory
+    tables = [len(table.stages) * ROW * 8 for table in program.tables]
+    assert sorted(allocated) == sorted(
+        [*(size for space, size in sizes.items() if space != "weights"), *tables]
+    )
+    assert sizes["weights"] == decoder.files["weights"].stat().st_size
+    for space in ("workspace", "private"):
+        ends = [one.offset + one.bytes for one in program.buffers if one.space == space]
+        assert sizes[space] == max(ends) * (threads if space == "private" else 1)
+    assert sizes["state"] == 128 * program.cache_bytes_per_position  # whole blocks of 128
+
+
+def test_what_is_left_in_the_workspace_does_not_matter(decoder):
+    """Neither padding nor anything else is read before it is written."""
+    session = decoder.session(2)
+    before = [session.extend(decoder.tokens), session.extend([3]), session.score(decoder.tokens[:5])]
+    session.reset()
+    for space in ("workspace", "private", "logits", "maxima"):
+        session._spaces[space].view(np.float32)[:] = np.nan
+    after = [session.extend(decoder.tokens), session.extend([3]), session.score(decoder.tokens[:5])]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    session.close()
 
 
 def test_profile_names_the_sites_in_order(decoder, session):

@@ -41,6 +41,7 @@ class ScriptedSession:
         self.script, self.prompt, self.capacity = list(script), prompt, capacity
         self.tokens: list[int] = []
         self.calls: list[int] = []  # lengths of the calls
+        self.wanted: list[int] = []  # how many of the likeliest tokens were asked for
 
     @property
     def position(self) -> int:
@@ -51,6 +52,12 @@ class ScriptedSession:
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         return self.score(tokens)[-1]
+
+    def best(self, tokens: Sequence[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self.wanted.append(count)
+        logits = self.extend(tokens)
+        found = np.argsort(-logits, kind="stable")[:count]
+        return found, logits[found]
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         if self.position + len(tokens) > self.capacity:

@@ -15,7 +15,7 @@ from intaglio.compiler.generation import (
     prompt_tokens,
     room_for,
 )
-from intaglio.compiler.sampling import SamplingOptions
+from intaglio.compiler.sampling import Sampler, SamplingOptions
 
 END = 256
 Scripted = Callable[..., Any]
@@ -156,3 +156,28 @@ def test_sampled_text_repeats_with_its_seed(scripted: Scripted, byte_tokenizer: 
     ]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, 1),
+        ({"temperature": 1.0, "top_k": 5}, 5),
+        ({"temperature": 1.0, "top_k": 5, "top_p": 0.9}, 5),
+        ({"temperature": 1.0, "top_k": 1000}, 257),
+        ({"temperature": 1.0, "top_p": 0.9}, None),
+        ({"repetition_penalty": 1.5}, None),
+    ],
+)
+def test_no_more_logits_are_fetched_than_decide(
+    options: dict[str, Any], wanted: int | None, scripted: Scripted, byte_tokenizer: Any
+) -> None:
+    """And what is chosen is what all logits would have led to."""
+    sampling = SamplingOptions(**options, seed=3 if "temperature" in options else None)
+    session, whole = scripted([], prompt=1), scripted([], prompt=1)
+    _, result = run(session, byte_tokenizer, "x", sampling=sampling, max_new_tokens=6)
+    assert set(session.wanted) == ({wanted} if wanted else set())
+    sampler, tokens = Sampler(sampling), list(b"x")
+    for _ in result.tokens:
+        tokens.append(sampler.choose(whole.extend(tokens[-1:]), tokens))
+    assert tuple(tokens[1:]) == result.tokens

@@ -1,0 +1,1 @@
+"""The likeliest tokens of a row of logits."""
