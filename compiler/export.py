@@ -113,11 +113,12 @@ def settings_of(manifest: Manifest, source: Path) -> Settings:
 
 
 def without_rounding(plan: Plan) -> Plan:
-    """`plan` with activations left in floating point."""
+    """`plan` with activations left in floating point, keys and values in float32."""
     default, *sites = (
         dataclasses.replace(one, activations=None) for one in (plan.default, *plan.sites.values())
     )
-    return dataclasses.replace(plan, default=default, sites=dict(zip(plan.sites, sites, strict=True)))
+    exact = dict(zip(plan.sites, sites, strict=True))
+    return dataclasses.replace(plan, default=default, sites=exact, cache=plan.cache and "fp32")
 
 
 def provenance(source: Source, plan: Plan) -> dict[str, str]:

@@ -50,7 +50,7 @@ def build_decoder(
     with step.phase("quantize"):
         sites = [one.site for one in find_linears(normalized.model)]
         settings = settings.with_plan_for(sites, decoder=True)
-        treated = apply_treatments(normalized.model, settings.chosen.sites, settings.chosen.default)
+        treated = apply_treatments(normalized.model, *settings.chosen.treatments)
         dump("quantize", treated.model)
 
     with step.phase("fuse"):

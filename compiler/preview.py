@@ -69,7 +69,7 @@ def treat(settings: Settings) -> TreatedGraph:
     normalized = normalize(traced.model, expected=traced.expected, capacity=context)
     known = [one.site for one in find_linears(normalized.model)]
     settings = settings.with_plan_for(known, decoder=True)
-    treated = apply_treatments(normalized.model, settings.chosen.sites, settings.chosen.default)
+    treated = apply_treatments(normalized.model, *settings.chosen.treatments)
     return TreatedGraph(settings, context, treated.model, (normalized, treated))
 
 

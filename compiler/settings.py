@@ -63,14 +63,22 @@ class Settings:
         return cls(place, resolve_target(target), workload, resolved, context, folder, tracing)
 
     def with_plan_for(self, sites: Sequence[str], *, decoder: bool) -> Settings:
-        """These settings with a plan: the one asked for, or the usual one for a model with these `sites`."""
-        if self.plan is not None:
-            return self
-        from intaglio.compiler.plan import DEFAULT_PLAN, GRAPH_PLAN
+        """These settings with a plan: the one asked for, or the usual one for a model with these `sites`.
 
-        usual = DEFAULT_PLAN if decoder else GRAPH_PLAN
-        known = {site: one for site, one in usual.sites.items() if site in sites}
-        return replace(self, plan=replace(usual, sites=known))
+        Raises `OptionError` where it says how a graph, which has no cache, should store one.
+        """
+        from intaglio.compiler.plan import DEFAULT_CACHE, DEFAULT_PLAN, GRAPH_PLAN
+
+        plan = self.plan
+        if plan is None:
+            usual = DEFAULT_PLAN if decoder else GRAPH_PLAN
+            plan = replace(usual, sites={site: one for site, one in usual.sites.items() if site in sites})
+        if not decoder and plan.cache is not None:
+            raise OptionError(
+                f"compile: the plan's cache={plan.cache} without effect: this model has inputs of its own "
+                "and keeps no keys and values; leave that out."
+            )
+        return replace(self, plan=replace(plan, cache=plan.cache or DEFAULT_CACHE) if decoder else plan)
 
     @property
     def chosen(self) -> Plan:

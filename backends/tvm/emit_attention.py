@@ -75,6 +75,7 @@ class AttentionEmitter:
             query_norm=None if region.query_norm is None else region.query_norm.epsilon,
             key_norm=None if region.key_norm is None else region.key_norm.epsilon,
             own=source.rows == "own",
+            cache=region.cache,
         )
 
     def _stored_buffers(self, region: AttentionRegion, heads: Heads) -> dict[str, int]:

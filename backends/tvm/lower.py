@@ -30,6 +30,7 @@ from intaglio.backends.tvm.regions import (
 )
 from intaglio.backends.tvm.sites import Site, sites_of
 from intaglio.backends.tvm.tables import Pieces, TableBuilder
+from intaglio.kernels.attention.heads import BLOCK, Heads
 from intaglio.kernels.ceilings.kernel import CEILINGS
 
 SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
@@ -119,10 +120,15 @@ def _lowered(
         tables=tables,
         weight_bytes=pieces.arena.bytes,
         bytes_per_token=sum(site.bytes for site in sites),
-        cache_bytes_per_position=sum(2 * 4 * one.kv_heads * one.head_dim for one in attention),
+        cache_bytes_per_position=sum(map(_cache_bytes_per_position, attention)),
         multiply_adds_per_token=sum(one.weight.shape[0] * one.weight.shape[1] for one in linears),
         foreign=tuple(
             ForeignFile(f"region-{index}.onnx", one.caches, one.site) for index, one in enumerate(foreign)
         ),
     )
     return Lowered(program, sites, pieces, foreign)
+
+
+def _cache_bytes_per_position(region: AttentionRegion) -> int:
+    heads = Heads(region.heads, region.kv_heads, region.head_dim, BLOCK, 0, cache=region.cache)
+    return sum(heads.cache_bytes.values()) // BLOCK

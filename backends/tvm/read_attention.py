@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.function_values import Body, Unreadable
 from intaglio.backends.tvm.positions import Positions
+from intaglio.backends.tvm.read_cache import read_stored
 from intaglio.backends.tvm.regions import AttentionRegion, Norm, Rotation, RowOperand
 from intaglio.compiler.ir import producer_of
 
@@ -41,12 +42,15 @@ def read_attention(body: Body, positions: Positions) -> AttentionRegion:
         raise Unreadable("its keys or values do not come from TensorScatter")
     key_cache, value_cache = (body.fed(one.inputs[0]) for one in scatters if one is not None)
     query = _Reader(body, positions).read(attention.inputs[0])
-    key, value = (_Reader(body, positions).read(one.inputs[1]) for one in scatters if one is not None)
+    stored = [read_stored(one.inputs[1]) for one in scatters if one is not None]
+    key, value = (_Reader(body, positions).read(heads) for _, heads in stored)
+    caches = sorted({cache for cache, _ in stored})
     _, kv_heads, _, head_dim = _cache_shape(key_cache)
     problems = [
         *_attention_problems(attention),
         *_clock_problems(body, positions, attention, scatters),
         *_path_problems(query, key, value, kv_heads, head_dim),
+        *([f"caches of {' and '.join(caches)}"] if len(caches) > 1 else []),
     ]
     if problems:
         raise Unreadable(f"attention has no kernel with {', '.join(problems)}")
@@ -68,6 +72,7 @@ def read_attention(body: Body, positions: Positions) -> AttentionRegion:
         key_cache=key_cache,
         value_cache=value_cache,
         output=body.call.outputs[0],
+        cache=caches[0],
     )
 
 

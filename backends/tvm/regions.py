@@ -82,6 +82,7 @@ class AttentionRegion:
     key_cache: ir.Value
     value_cache: ir.Value
     output: ir.Value
+    cache: str = "fp32"  # how keys and values are stored, as in `Heads.cache`
 
 
 @dataclass(frozen=True)

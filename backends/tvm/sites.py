@@ -49,7 +49,7 @@ def _sites(region: Region, pieces: Pieces, tables: tuple[StageTable, ...]) -> It
         yield _linear(region, pieces, tables)
     elif isinstance(region, AttentionRegion):
         kernels = _kernels(region.site, pieces, tables)
-        yield Site(region.site, "attention", (), "float32 cache", 0, kernels)
+        yield Site(region.site, "attention", (), f"{region.cache} cache", 0, kernels)
     elif isinstance(region, RowRegion):
         kernels = _kernels(region.site, pieces, tables)
         yield Site(region.site, "rows", (region.columns,), "", 0, kernels)

@@ -20,6 +20,8 @@ from intaglio.compiler.errors import OptionError
 
 Scheme = Literal["symmetric", "asymmetric", "minimum"]
 FloatType = Literal["fp32", "bf16"]
+CacheFormat = Literal["fp32", "fp16", "bf16", "int8"]
+CACHE_FORMATS: tuple[CacheFormat, ...] = get_args(CacheFormat)
 WEIGHT_GROUPS = (32, 64, 128)
 CHANNEL_ACTIVATION_GROUP = 32
 _GRAMMAR = (
