@@ -9,6 +9,7 @@ import dataclasses
 import typing
 from typing import Any, Protocol
 
+from intaglio.kernels.attention.batch import BatchAttention
 from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
@@ -43,6 +44,7 @@ class Kernel(Protocol):
 
 
 KERNELS: tuple[type[Any], ...] = (
+    BatchAttention,
     BlockMaxima,
     CombineAttention,
     Convolution,

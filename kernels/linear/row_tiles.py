@@ -117,7 +117,7 @@ def group_vectors(
     streams: quantized.Streams, block: Expression, group: Expression
 ) -> tuple[Expression, Expression | None]:
     """Scales, and minima if there are any, of a block's outputs in one group; those ahead are prefetched."""
-    found = []
+    found: list[Expression | None] = []
     for values in (streams.scales, streams.minima):
         if values is None:
             found.append(None)
