@@ -1,13 +1,12 @@
 # make demo     compile a language model for this machine, compare, generate text
 # make test     linters, types and tests
 # make lint     linters and types alone
-# make bench    time a compiled model (COMPILED) against the rivals installed for the Python PEERS
+# make bench    time language models and graphs against the rivals, those of language models installed for the Python PEERS
 # make clean    remove what was built; the environment in .venv stays
 #
 # Everything runs in .venv, which is made from PYTHON and filled by pip when pyproject.toml changes.
 
 PYTHON ?= python3
-COMPILED ?= build/demo/model
 PEERS ?= build/peers-venv/bin/python
 
 BIN := .venv/bin
@@ -31,9 +30,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed-demo
+bench: .venv/installed-dev
 	@test -x "$(PEERS)" || { echo "make bench: no Python at $(PEERS); see benchmarks/README.md, name it with PEERS=" >&2; exit 1; }
-	$(BIN)/python benchmarks/compare.py $(COMPILED) --python $(PEERS)
+	@mkdir -p build
+	$(BIN)/python benchmarks/cpu_llm.py --python $(PEERS) --json build/cpu_llm.json
+	$(BIN)/python benchmarks/cpu_graphs.py --json build/cpu_graphs.json
 
 clean:
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

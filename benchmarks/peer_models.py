@@ -1,6 +1,6 @@
 """Prepares the forms of one GGUF model that the rivals read, in a cache folder; prints their paths as JSON.
 
-Run by the rivals' own Python: it needs llama_cpp, transformers and onnxruntime_genai.
+Run by the rivals' own Python. A form whose package is missing is left out, and the reason is told.
 A form is made under another name and moved into place, so that a killed run leaves no half-made form.
 
     gguf    the file itself (OpenVINO GenAI)
@@ -68,18 +68,23 @@ def ensure(form: Path, make: Callable[[Path], None]) -> Path:
     return draft.rename(form)
 
 
-def prepare(gguf: Path, cache: Path) -> dict[str, str]:
-    """Make every form that is missing; form name → path."""
+def prepare(gguf: Path, cache: Path) -> dict[str, dict[str, str]]:
+    """Make every form that is missing: `forms`, name → path, and `failed`, name → reason."""
     cache = cache / gguf.stem
     cache.mkdir(parents=True, exist_ok=True)
-    hf = ensure(cache / "hf", lambda output: dequantise(gguf, output))
-    forms = {
-        "gguf": gguf,
-        "q4_0": ensure(cache / "q4_0.gguf", lambda output: requantise(gguf, output)),
-        "hf": hf,
-        "genai": ensure(cache / "genai", lambda output: build_genai(hf, output)),
+    hf = cache / "hf"
+    makers: dict[str, tuple[Path, Callable[[Path], None]]] = {
+        "q4_0": (cache / "q4_0.gguf", lambda output: requantise(gguf, output)),
+        "hf": (hf, lambda output: dequantise(gguf, output)),
+        "genai": (cache / "genai", lambda output: build_genai(hf, output)),
     }
-    return {name: str(path) for name, path in forms.items()}
+    forms, failed = {"gguf": str(gguf)}, {}
+    for name, (form, make) in makers.items():
+        try:
+            forms[name] = str(ensure(form, make))
+        except (ImportError, OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return {"forms": forms, "failed": failed}
 
 
 def main() -> None:
@@ -88,8 +93,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):
-        forms = prepare(options.gguf.resolve(), options.cache.resolve())
-    print(json.dumps(forms))
+        made = prepare(options.gguf.resolve(), options.cache.resolve())
+    print(json.dumps(made))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """The rivals behind one interface, so that one loop times them all.
 
 `time(prompt, count)` gives the seconds for a prompt and for `count` tokens more; `complete(prompt, count)`
-gives the greedy continuation; `encode` and `decode` are the rival's own tokenizer. Packages load on use.
+gives the greedy continuation; `encode` and `decode` are the rival's own tokenizer. Packages load on use, so that
+an `ImportError` of a constructor says that the rival is not installed.
+
+Constructors take `forms` (what `peer_models.py` made: form name → path), `threads`, and the `capacity` in tokens
+that their caches are to have; `form` names the one of the forms that they read.
 """
 
 from __future__ import annotations
@@ -14,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-CAPACITY = 2048  # tokens
 BATCH = 512  # most tokens of one llama_decode
+COMPILED_LENGTHS = 64  # that torch.compile may make code for
 
 
 class Stepping:
-    """A rival that runs one step at a time.
+    """A contestant that runs one step at a time.
 
     `begin` appends a prompt to an empty sequence and `advance` one token; each returns the greedy next token.
     """
+
+    form: str
 
     def begin(self, tokens: Sequence[int]) -> int:
         raise NotImplementedError
@@ -52,13 +58,13 @@ class Llama(Stepping):
 
     form = "q4_0"
 
-    def __init__(self, forms: dict[str, str], threads: int) -> None:
+    def __init__(self, forms: dict[str, str], threads: int, capacity: int) -> None:
         import llama_cpp
 
         self.api = llama_cpp
         path, parameters = forms[self.form].encode(), llama_cpp.llama_context_default_params()
         self.model = llama_cpp.llama_model_load_from_file(path, llama_cpp.llama_model_default_params())
-        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = CAPACITY, BATCH, BATCH
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = capacity, BATCH, BATCH
         parameters.n_threads = parameters.n_threads_batch = threads
         self.context = llama_cpp.llama_init_from_model(self.model, parameters)
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
@@ -105,13 +111,16 @@ class LlamaExact(Llama):
 class GenAI(Stepping):
     """onnxruntime-genai, with its own greedy search."""
 
-    def __init__(self, forms: dict[str, str], threads: int) -> None:
+    form = "genai"
+
+    def __init__(self, forms: dict[str, str], threads: int, capacity: int) -> None:
         import onnxruntime_genai
 
         self.api = onnxruntime_genai
         config = onnxruntime_genai.Config(forms["genai"])
         session = {"session_options": {"intra_op_num_threads": threads}}
         config.overlay(json.dumps({"model": {"decoder": session}}))
+        self.capacity = capacity
         self.model = onnxruntime_genai.Model(config)
         self.tokenizer = onnxruntime_genai.Tokenizer(self.model)
 
@@ -140,14 +149,17 @@ class GenAI(Stepping):
     def renew(self) -> None:
         """Start an empty sequence, outside the timed part; `min_length` keeps an end token from ending it."""
         parameters = self.api.GeneratorParams(self.model)
-        parameters.set_search_options(max_length=CAPACITY, min_length=CAPACITY, do_sample=False)
+        parameters.set_search_options(max_length=self.capacity, min_length=self.capacity, do_sample=False)
         self.generator = self.api.Generator(self.model, parameters)
 
 
 class Torch(Stepping):
     """transformers' own model, eager, in bf16."""
 
-    def __init__(self, forms: dict[str, str], threads: int) -> None:
+    form = "hf"
+
+    def __init__(self, forms: dict[str, str], threads: int, capacity: int) -> None:
+        del capacity  # its cache grows
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -178,10 +190,58 @@ class Torch(Stepping):
         return int(output.logits[0, -1].argmax())
 
 
+class TorchCompiled(Torch):
+    """The same with a static cache, compiled by inductor: prompts and single steps apart, each length by itself.
+
+    A cache has room for one prompt and its continuation, since every step attends to all of it.
+    """
+
+    def __init__(self, forms: dict[str, str], threads: int, capacity: int) -> None:
+        super().__init__(forms, threads, capacity)
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = COMPILED_LENGTHS
+        self.forward = self.api.compile(self.model.forward, dynamic=False)
+        self.caches: dict[int, Any] = {}
+        self.room = self.position = 0
+
+    def begin(self, tokens: Sequence[int]) -> int:
+        from transformers import StaticCache
+
+        if self.room not in self.caches:
+            self.caches[self.room] = StaticCache(config=self.model.config, max_cache_len=self.room)
+        self.cache, self.position = self.caches[self.room], 0
+        self.cache.reset()
+        return self.feed(tokens)
+
+    def feed(self, tokens: Sequence[int]) -> int:
+        positions = self.api.arange(self.position, self.position + len(tokens))[None]
+        self.position += len(tokens)
+        output = self.forward(
+            self.api.tensor([list(tokens)]),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return int(output.logits[0, -1].argmax())
+
+    def time(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
+        self.room = len(prompt) + count
+        return super().time(prompt, count)
+
+    def complete(self, prompt: Sequence[int], count: int) -> list[int]:
+        self.room = len(prompt) + count
+        return super().complete(prompt, count)
+
+
 class OpenVINO:
     """OpenVINO GenAI, which reads the GGUF itself."""
 
-    def __init__(self, forms: dict[str, str], threads: int) -> None:
+    form = "gguf"
+
+    def __init__(self, forms: dict[str, str], threads: int, capacity: int) -> None:
+        del capacity  # its cache grows
         import openvino
         import openvino_genai
 
@@ -213,4 +273,11 @@ class OpenVINO:
         return list(self.generate(prompt, count).tokens[0])
 
 
-RIVALS = {"llama": Llama, "llama_exact": LlamaExact, "genai": GenAI, "openvino": OpenVINO, "torch": Torch}
+RIVALS = {
+    "llama_q4_0": Llama,
+    "llama_file": LlamaExact,
+    "genai": GenAI,
+    "openvino": OpenVINO,
+    "torch": Torch,
+    "torch_compile": TorchCompiled,
+}

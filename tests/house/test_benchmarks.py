@@ -1,68 +1,278 @@
-"""The arithmetic and the order of `benchmarks/compare.py`; timing needs the rivals and a quiet machine."""
+"""What the benchmarks compute from their measurements, how a race is run, and each script once on a tiny model."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
+import math
+import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FACTS = {
+    "bytes_per_token": 80,
+    "cache_bytes_per_position": 2,
+    "operations_per_token": 1000,
+    "head_operations": 400,
+    "attention_operations_per_pair": 6,
+    "vocabulary": 1000,
+}
+CEILINGS = {
+    "read_bytes_per_second": 1000.0,
+    "int8_operations_per_second": 1e5,
+    "bf16_operations_per_second": 1e4,
+    "fp32_operations_per_second": 5e3,
+}
 
 
-@pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module; with its folder on the path it finds its siblings."""
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script by name; its folder is on the path meanwhile."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("compare")
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").exists():
+            del sys.modules[name]
 
 
 @pytest.fixture
-def peers(compare: ModuleType) -> ModuleType:
-    return importlib.import_module("peers")
+def paired(scripts: Callable[[str], ModuleType]) -> ModuleType:
+    return scripts("paired")
 
 
-def rates(prefill: float, short: float, long: float) -> dict[str, float]:
-    return {"prefill": prefill, "decode_after_32": short, "decode_after_prefill": long}
+def test_a_ratio_is_taken_within_rounds(paired):
+    # The second round was slow for both.
+    found = paired.ratio_of([200.0, 20.0, 200.0], [100.0, 10.0, 100.0])
+    assert (found.value, found.low, found.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+    with pytest.raises(ValueError, match="shorter"):
+        paired.ratio_of([1.0, 2.0], [1.0])
 
 
-def test_every_round_begins_with_another_contestant(compare: ModuleType) -> None:
-    order: list[str] = []
-
-    def race(name: str) -> dict[str, float]:
-        order.append(name)
-        return rates(1, 1, 1)
-
-    contestants = {name: partial(race, name) for name in "abc"}
-    played = compare.play(contestants, rounds=4)
-    assert "".join(order) == "abc" + "bca" + "cab" + "abc"
-    assert [len(of_one) for of_one in played.values()] == [4, 4, 4]
+def test_intervals_are_students(paired):
+    """The logarithms 0 and 1: mean 0.5, standard error 0.5, and 12.706 of it with one degree of freedom."""
+    found = paired.mean_ratio([1.0, math.e])
+    assert found.value == pytest.approx(math.exp(0.5))
+    assert found.low == pytest.approx(math.exp(0.5 - 12.706 / 2))
+    assert found.high == pytest.approx(math.exp(0.5 + 12.706 / 2))
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own(compare: ModuleType) -> None:
-    # The second round was slow for both: the ratio of medians would be 150 / 100.
-    ours = [rates(300, 20, 1), rates(120, 20, 1), rates(150, 20, 1)]
-    theirs = [rates(100, 10, 2), rates(60, 10, 2), rates(100, 40, 2)]
-    summary = compare.summarise(ours, theirs)
-    assert summary["prefill"] == {"median": 100, "min": 60, "max": 100, "ratio": 2.0}
-    assert [summary[name]["ratio"] for name in ("decode_after_32", "decode_after_prefill")] == [2.0, 0.5]
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_intervals_cover_the_truth_as_often_as_they_say(paired, count):
+    random = np.random.default_rng(0)
+    ratios = np.exp(random.normal(0.3, 0.2, (1000, count)))
+    found = [paired.mean_ratio(one.tolist()) for one in ratios]
+    covered = sum(one.low <= math.exp(0.3) <= one.high for one in found)
+    assert 925 <= covered <= 975  # 950 with a standard deviation of 7
 
 
-def test_the_table_has_a_row_for_each(compare: ModuleType) -> None:
-    one = [rates(1712.4, 225.1, 215.0)]
-    lines = compare.table({name: compare.summarise(one, one) for name in ("intaglio", "llama")}).splitlines()
-    assert lines[2:] == [
-        f"| {name} | 1712 (1.00 ×) | 225 (1.00 ×) | 215 (1.00 ×) |" for name in ("intaglio", "llama")
+def test_one_round_has_no_interval(paired):
+    found = paired.mean_ratio([1.5])
+    assert (found.low, found.high) == (None, None)
+    assert str(found) == "1.50 ×"
+
+
+def test_the_mean_across_models_is_geometric(paired):
+    found = paired.across([[2.0, 2.0], [0.5, 0.5], [8.0, 8.0]])
+    assert found.value == pytest.approx(2)
+    assert found.low == pytest.approx(2)
+
+
+def test_a_table(paired):
+    assert paired.markdown(["", "b"], [["1", "2"]]).splitlines() == ["|  | b |", "| --- | --- |", "| 1 | 2 |"]
+
+
+def test_the_floor_of_a_step_is_its_bytes(scripts):
+    floors = scripts("floors")
+    # Positions 11, 12 and 13 are read by three steps after ten tokens: 12 on average.
+    figure = floors.Figure("decode", 10)
+    assert floors.least_seconds(figure, 3, FACTS, CEILINGS) == pytest.approx((80 + 12 * 2) / 1000)
+    assert floors.limit(figure, 3, FACTS, CEILINGS) == pytest.approx(1000 / 104)
+
+
+def test_the_floor_of_a_batch_is_bytes_or_products(scripts):
+    floors = scripts("floors")
+    # The weights once, the keys and values of two sequences.
+    found = floors.least_seconds(floors.Figure("batch", 10, 2), 3, FACTS, CEILINGS)
+    assert found == pytest.approx((80 + 2 * 12 * 2) / 1000)
+    slow = {**CEILINGS, "int8_operations_per_second": 1e4}
+    assert floors.least_seconds(floors.Figure("batch", 10, 2), 3, FACTS, slow) == pytest.approx(
+        2 * 1000 / 1e4
+    )
+
+
+def test_the_floor_of_a_prompt_is_its_products(scripts):
+    floors = scripts("floors")
+    # Linear layers for four tokens, the head for one; ten pairs of query and key.
+    seconds = (4 * 600 + 400) / 1e5 + 10 * 6 / 1e4
+    assert floors.least_seconds(floors.Figure("prefill", 4), 1, FACTS, CEILINGS) == pytest.approx(seconds)
+    assert floors.limit(floors.Figure("prefill", 4), 1, FACTS, CEILINGS) == pytest.approx(4 / seconds)
+    assert floors.matrix_operations(4, FACTS) == 4 * 600
+
+
+class Racer:
+    """Answers as a contestant does, at a known speed, and keeps what it was asked."""
+
+    def __init__(self, name: str, log: list[tuple[str, str]], seconds: float) -> None:
+        self.name, self.log, self.seconds, self.idle_share = name, log, seconds, 0.0
+        self.prompts: list[tuple[int, ...]] = []
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        self.log.append((self.name, do))
+        if do == "time":
+            self.prompts.append(tuple(arguments["prompt"]))
+            return [self.seconds * len(arguments["prompt"]), self.seconds * arguments["count"]]
+        if do == "time_batch":
+            return self.seconds * arguments["count"]
+        return {
+            "facts": FACTS,
+            "say": {"prompt": "Once", "tokens": [1], "text": f"upon | a\ntime, {self.name}"},
+            "ceilings": {"threads": 1, **CEILINGS},
+            "profile": {"linear": 0.5, "attention": 0.25},
+        }[do]
+
+
+@pytest.fixture
+def race(scripts) -> tuple[dict[str, Any], dict[str, Racer], list[tuple[str, str]]]:
+    """Two of ours and a rival, two rounds."""
+    llm_race = scripts("llm_race")
+    log: list[tuple[str, str]] = []
+    racers = {
+        "intaglio": Racer("intaglio", log, 0.1),
+        "intaglio int4": Racer("intaglio int4", log, 0.05),
+        "llama_file": Racer("llama_file", log, 0.2),
+    }
+    plan = llm_race.Plan(prefill=(8,), contexts=(4, 8), batches=(1, 2), decode=5, rounds=2)
+    return llm_race.run(racers, ("intaglio", "intaglio int4"), plan), racers, log
+
+
+def test_rounds_take_turns(race):
+    _, _, log = race
+    timed = [name for name, do in log if do == "time"]
+    a, b, c = "intaglio", "intaglio int4", "llama_file"
+    assert timed == [a, b, c] * 2 + [b, c, a] * 2 + [c, a, b] * 2
+
+
+def test_every_round_has_its_own_prompts_and_all_contestants_the_same(race):
+    _, racers, _ = race
+    prompts = [one.prompts for one in racers.values()]
+    assert prompts[0] == prompts[1] == prompts[2]
+    assert len(set(prompts[0])) == len(prompts[0]) == 6
+
+
+def test_rates_and_limits_by_figure(race):
+    found, _, _ = race
+    assert len(found["rounds"]) == 2  # the first did not count
+    assert found["figures"] == [
+        "prefill 8",
+        "decode after 4",
+        "decode after 8",
+        "decode after 4, batch 2",
     ]
+    for one in found["rounds"]:
+        assert one["rates"]["llama_file"] == pytest.approx(
+            {"prefill 8": 5, "decode after 4": 5, "decode after 8": 5}
+        )
+        assert one["rates"]["intaglio"]["decode after 4, batch 2"] == pytest.approx(20)
+        assert one["limits"]["intaglio"]["decode after 4"] == pytest.approx(1000 / (80 + 7 * 2))
+        assert one["matrix_rates"]["intaglio"] == pytest.approx(8 * 600 / 0.5)
 
 
-def test_a_rival_that_fails_is_an_error_with_its_last_words(peers: ModuleType) -> None:
-    with pytest.raises(peers.PeerError, match=r"no_such_script\.py: exit status 2\n.*No such file"):
-        peers.ask(sys.executable, "no_such_script.py", [])
+def page_of(scripts, race) -> str:
+    result = {
+        "machine": {"processor": "A processor", "python": "3", "intaglio": "1"},
+        "quality": {"intaglio": {"tokens": 10, "kl": 0.002, "top1_agreement": 0.974}},
+        "races": [{"threads": 1, "skipped": {"genai": "genai: not installed\nmore"}, **race}],
+    }
+    text: str = scripts("llm_tables").page(result)
+    return text
 
 
-def test_the_scripts_agree_on_the_rivals(peers: ModuleType) -> None:
-    assert tuple(importlib.import_module("rivals").RIVALS) == peers.RIVALS
+def test_the_page(scripts, race):
+    lines = page_of(scripts, race[0]).splitlines()
+    assert "| intaglio | 10 | 0.0020 | 97.4% |" in lines
+    assert (
+        "| tokens per second | prefill 8 | decode after 4 | decode after 8 | decode after 4, batch 2 |"
+        in lines
+    )
+    theirs = "5 [5 – 5], 2.00 × (2.00 – 2.00)"
+    assert f"| llama.cpp, the file as it is, C API | {theirs} | {theirs} | {theirs} | – |" in lines
+    assert any(line.startswith("| … of its ceiling |") and " 94% [94% – 94%] " in line for line in lines)
+    best = "llama.cpp, the file as it is, C API | 2.00 × (2.00 – 2.00) | 4.00 × (4.00 – 4.00) |"
+    assert f"| decode after 8 | {best}" in lines
+    assert "| intaglio | 8 | attention 250.0 ms, linear 500.0 ms | 10% |" in lines
+    assert "| intaglio | upon \\| a time, intaglio |" in lines
+    assert "Skipped: genai (not installed)." in lines
+
+
+def test_who_is_busy_while_others_run_is_told(scripts, race):
+    assert "Used a processor" not in page_of(scripts, race[0])
+    race[0]["idle_share"]["llama_file"] = 0.5
+    assert "Used a processor while others ran: llama_file 50%." in page_of(scripts, race[0])
+
+
+@pytest.mark.parametrize(("text", "found"), [("512,32", (32, 512)), ("8", (8,)), ("", ())])
+def test_lengths_are_read(scripts, text, found):
+    assert scripts("cpu_llm").lengths(text) == found
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "a", "1.5"])
+def test_other_lengths_are_refused(scripts, text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole numbers|from 1"):
+        scripts("cpu_llm").lengths(text)
+
+
+def test_unknown_rivals_are_refused(scripts):
+    with pytest.raises(argparse.ArgumentTypeError, match="lamma: choose from llama_q4_0"):
+        scripts("cpu_llm").names("lamma,torch")
+
+
+def test_a_contestant_that_cannot_start_is_named_with_its_last_words(scripts):
+    contestants = scripts("contestants")
+    with contestants.started({"nobody": (sys.executable, {})}) as found:
+        assert found["nobody"].startswith("nobody: ended with status 1\n")
+        assert "KeyError: 'nobody'" in found["nobody"]
+
+
+def test_a_rival_that_is_not_installed_says_so(scripts, tmp_path):
+    """A Python without site packages has no numpy either."""
+    contestants = scripts("contestants")
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    with contestants.started({"torch": (str(tmp_path / "python"), {})}) as found:
+        assert found["torch"].startswith("torch: not installed (")
+
+
+def test_a_script_that_fails_is_told_with_its_last_words(scripts):
+    contestants = scripts("contestants")
+    with pytest.raises(contestants.ContestantError, match=r"no_such\.py: exit status 2\n.*No such file"):
+        contestants.run_script(sys.executable, "no_such.py", [])
+
+
+def run_script(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_language_models_end_to_end(tiny_gguf, tmp_path):
+    model, result = tiny_gguf(), tmp_path / "result.json"
+    lengths = ("--prefill", "16", "--contexts", "8", "--decode", "4", "--batches", "", "--threads", "1")
+    rest = ("--rivals", "", "--rounds", "2", "--quality-tokens", "64", "--json", str(result))
+    page = run_script("cpu_llm.py", str(model), *lengths, *rest)
+    assert "| … of its ceiling |" in page
+    assert "llama_q4_0, llama_file, genai, openvino, torch, torch_compile (not asked for)" in page
+    (race,) = json.loads(result.read_text())["races"]
+    for one in race["rounds"]:
+        assert one["rates"]["intaglio"]["decode after 8"] > 0
+        assert one["limits"]["intaglio"]["prefill 16"] > one["rates"]["intaglio"]["prefill 16"] > 0
