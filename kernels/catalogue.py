@@ -14,10 +14,12 @@ from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
 from intaglio.kernels.attention.prefill import PrefillAttention
+from intaglio.kernels.attention_whole.kernel import WholeAttention
 from intaglio.kernels.ceilings.kernel import MultiplyInCache, ReadMemory
 from intaglio.kernels.choose.kernel import BlockMaxima
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
+from intaglio.kernels.gather.kernel import GatherRows
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear.dequantized_matrix import DequantizedMatrixMatrix
 from intaglio.kernels.linear.dequantized_vector import DequantizedMatrixVector
@@ -65,6 +67,8 @@ KERNELS: tuple[type[Any], ...] = (
     ReadMemory,
     RotateAndCache,
     RowProgram,
+    GatherRows,
+    WholeAttention,
 )
 
 

@@ -1,0 +1,1 @@
+"""Attention over whole sequences without a cache, as encoders have it."""

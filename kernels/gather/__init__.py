@@ -1,0 +1,1 @@
+"""Rows of a table, chosen by computed indices."""
