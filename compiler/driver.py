@@ -123,8 +123,9 @@ def refuse_target_from_elsewhere(target: Target) -> None:
     """Raise `TargetError` for a target whose code this machine cannot run, and so cannot open."""
     if missing := target.missing_here():
         raise TargetError(
-            f"compile: this machine lacks {', '.join(missing)} to run code for {target.name}: "
-            "compile for cpu."
+            f"compile: this machine lacks {', '.join(missing)} to run code for {target.name}, and a compiled "
+            "model is opened at once: compile for cpu here, and open the saved folder on the other machine "
+            "with load(…, recompile=True), or compile there."
         )
 
 

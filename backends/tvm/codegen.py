@@ -15,10 +15,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode, Program
 from intaglio.compiler.errors import CodegenError, TargetError
 from intaglio.cost_models.target import Target
+
+if TYPE_CHECKING:
+    from intaglio.kernels.instructions import Instructions
 
 RUNTIME = Path(__file__).with_name("runtime.c")
 
@@ -98,19 +102,24 @@ def _call_c_compiler(*arguments: str) -> None:
 
 def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
     """Generate code for `kernels` into the object file `path`, here and now."""
+    from intaglio.kernels.instructions import instructions_named
+
+    compiled(kernels, target, instructions_named(target.instructions)).write_to_file(str(path))
+
+
+def compiled(kernels: Sequence[KernelCode], target: Target, instructions: Instructions) -> Any:
+    """TVM's module of machine code for `kernels`: an object file, or assembly by `inspect_source("s")`."""
     import tvm
 
     from intaglio.backends.tvm.entry import kernel_module
     from intaglio.kernels.catalogue import kernel_from_json
-    from intaglio.kernels.instructions import instructions_named
 
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
-    module = kernel_module(built, instructions_named(target.instructions))
     features = {"mattr": list(target.llvm_features)} if target.llvm_features else {}
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple, **features})
     # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
     with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):
-        tvm.compile(module, target=llvm).mod.write_to_file(str(path))
+        return tvm.compile(kernel_module(built, instructions), target=llvm).mod
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from intaglio.compiler.errors import CodegenError, OptionError
 
 _SIGNATURES = {
+    "intaglio_ask_for_registers": (ctypes.c_int, []),
     "intaglio_pool_create": (ctypes.c_void_p, [ctypes.c_int, ctypes.POINTER(ctypes.c_int)]),
     "intaglio_pool_destroy": (None, [ctypes.c_void_p]),
     "intaglio_run": (
@@ -36,6 +37,10 @@ class Library:
         if not 1 <= threads <= most:
             raise OptionError(f"threads: {threads} is outside 1 … {most}, the CPUs this process may use")
         self._library = _load(path)
+        if self._library.intaglio_ask_for_registers():
+            raise CodegenError(
+                "library: Linux refuses this process the tile registers of AMX; compile for cpu:avx512-bf16"
+            )
         self.threads = threads
         self._cpus = available[:threads] if available else [-1] * threads
         self._pool = self._library.intaglio_pool_create(threads, (ctypes.c_int * threads)(*self._cpus))

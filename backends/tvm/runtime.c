@@ -125,6 +125,16 @@ static void run_everywhere(Pool *pool, Work work, void *context) {
 }
 
 /* Worker 0 is the calling thread; the others are pinned to `cpus[1…]`. */
+/* Linux gives a process the tile registers of AMX when it asks for them. Zero if all is well. */
+int intaglio_ask_for_registers(void) {
+#if defined(__linux__) && defined(__AMX_TILE__)
+  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+  return (int)syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+#else
+  return 0;
+#endif
+}
+
 Pool *intaglio_pool_create(int workers, const int *cpus) {
   if (workers < 1 || workers > MOST_WORKERS) return 0;
   Pool *pool = aligned_alloc(LINE, (sizeof(Pool) + LINE - 1) / LINE * LINE);
