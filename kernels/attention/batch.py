@@ -65,8 +65,10 @@ class BatchAttention:
         slot = tir.bind(slot.astype("int64"))
         sizes, types = self.heads.cache_bytes, self.heads.storage_pointers
         moved = {
-            name: _moved(frame, name, types[name], slot * tir.constant(sizes[name], "int64")) for name in
-        types } return dataclasses.replace(frame, position=position, pointers={**frame.pointers, **moved})
+            name: _moved(frame, name, types[name], slot * tir.constant(sizes[name], "int64"))
+            for name in types
+        }
+        return dataclasses.replace(frame, position=position, pointers={**frame.pointers, **moved})
 
     def _clear_padding(self, frame: KernelFrame, result: Expression) -> None:
         """Zero what lies between the heads and the stride: linear layers rely on it."""
