@@ -29,6 +29,7 @@ from intaglio.kernels.linear.few_vectors import QuantizedFewVectors
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.movement.movement import Movement
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.row_program.program import RowProgram
 from intaglio.kernels.tir import KernelFrame
@@ -57,6 +58,7 @@ KERNELS: tuple[type[Any], ...] = (
     FloatEmbedding,
     FloatFewVectors,
     FloatLinear,
+    Movement,
     MultiplyInCache,
     PrefillAttention,
     QuantizeActivation,

@@ -1,0 +1,1 @@
+"""Moving elements: permutations, layouts, slices, parts of concatenations, broadcasts, padding."""
