@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,18 @@ def run_kernel(builder: Builder, target: Target) -> Callable[..., dict[str, np.n
         return arrays
 
     return run
+
+
+@pytest.fixture(scope="session")
+def emulator() -> ModuleType:
+    """`tests/helpers/emulated_instructions.py`."""
+    path = Path(__file__).parents[1] / "helpers" / "emulated_instructions.py"
+    spec = importlib.util.spec_from_file_location("intaglio_test_helpers_emulated_instructions", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
