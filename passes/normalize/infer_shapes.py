@@ -32,7 +32,8 @@ class InferShapes:
             proto = onnx.shape_inference.infer_shapes(ir.to_proto(_light(model)), data_prop=True)
         except Exception as error:  # whatever onnx makes of a model that is not quite right
             return PassResult(model, declined=(Declined(self.name, "model", f"onnx: {error}"),))
-        found = [_describe(missing[one.name], one) for one in proto.graph.value_info if one.name in missing]
+        inferred = (*proto.graph.value_info, *proto.graph.output)
+        found = [_describe(missing[one.name], one) for one in inferred if one.name in missing]
         detail = f"{sum(found)} of {len(missing)} values"
         return PassResult(model, (Applied(self.name, "model", detail),) if any(found) else ())
 
