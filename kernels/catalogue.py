@@ -30,6 +30,7 @@ from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.movement.movement import Movement
+from intaglio.kernels.pooling.pooling import Pooling
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.row_program.program import RowProgram
 from intaglio.kernels.tir import KernelFrame
@@ -60,6 +61,7 @@ KERNELS: tuple[type[Any], ...] = (
     FloatLinear,
     Movement,
     MultiplyInCache,
+    Pooling,
     PrefillAttention,
     QuantizeActivation,
     QuantizedEmbedding,

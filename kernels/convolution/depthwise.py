@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.convolution.convolution import LANES, Convolution
-from intaglio.kernels.convolution.geometry import Axis, Run, tiling
+from intaglio.kernels.convolution.geometry import Axis, Run, tiling, wanted
 from intaglio.kernels.convolution.images import Images, each_tap
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
@@ -88,11 +88,10 @@ class _Phase:
             for run in runs
             for tap in range(run.first, run.first + run.taps)
         }
-        wanted = self.wanted(runs)
-        for column in sorted(wanted):
+        for column, readers in sorted(wanted(self.columns, runs).items()):
             place = at + tir.int32((column + self.columns.offset) * self.kernel.pixel)
             value = tir.bind(tir.load(self.images.input, [place]))
-            for pixel, tap in wanted[column]:
+            for pixel, tap in readers:
                 running = tir.fused_multiply_add(value, weights[tap], tir.load(total, [pixel, 0]))
                 tir.store(total, [pixel, 0], running)
 
@@ -101,13 +100,3 @@ class _Phase:
         place = row + tir.int32(tap * self.columns.tap_step + self.columns.tap)
         at = place * tir.int32(self.kernel.blocks * LANES) + block * tir.int32(LANES)
         return tir.bind(tir.load(self.images.weight, [at]))
-
-    def wanted(self, runs: tuple[Run, ...]) -> dict[int, list[tuple[int, int]]]:
-        """Input columns, relative to the first one of the tile → the pixels and taps that read them."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for run in runs:
-            for tap in range(run.first, run.first + run.taps):
-                for pixel in run.positions:
-                    column = pixel * self.columns.input_step + tap * self.columns.offset_step
-                    found.setdefault(column, []).append((pixel, tap))
-        return found

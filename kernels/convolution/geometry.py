@@ -121,3 +121,14 @@ def runs(axis: Axis, first: int, size: int) -> tuple[Run, ...]:
         else:
             found.append(Run(tap, 1, inside))
     return tuple(found)
+
+
+def wanted(axis: Axis, tile: tuple[Run, ...]) -> dict[int, list[tuple[int, int]]]:
+    """Inputs, counted from the one that tap 0 of the tile's first output reads → outputs and taps that do."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for run in tile:
+        for tap in range(run.first, run.first + run.taps):
+            for position in run.positions:
+                place = position * axis.input_step + tap * axis.offset_step
+                found.setdefault(place, []).append((position, tap))
+    return found

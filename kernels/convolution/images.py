@@ -80,13 +80,18 @@ class Images:
 def each_tap(axis: Axis, output: Expression, body: Callable[[Expression, Expression], None]) -> None:
     """Run `body(input, tap)` for the taps of `output` that read inside the input."""
     origin = tir.hold(output * tir.int32(axis.input_step) + tir.int32(axis.offset))
-    low, high = tir.int32(0), tir.int32(axis.taps)
-    if not axis.inside:
-        step = tir.int32(axis.offset_step)
-        low = tirx.Max(low, tirx.floordiv(step - tir.int32(1) - origin, step))
-        high = tirx.Min(high, tirx.floordiv(tir.int32(axis.extent - 1) - origin, step) + tir.int32(1))
-        low, high = tir.hold(low), tir.hold(high)
-    length = high - low if axis.inside else tirx.Max(high - low, tir.int32(0))
-    with T.serial(length) as step:
+    low, high = taps_within(axis, origin, 0, axis.extent)
+    with T.serial(high - low if axis.inside else tirx.Max(high - low, tir.int32(0))) as step:
         tap = tir.hold(low + step)
         body(tir.hold(origin + tap * tir.int32(axis.offset_step)), tap)
+
+
+def taps_within(axis: Axis, origin: Expression, start: int, end: int) -> tuple[Expression, Expression]:
+    """The taps, from … to, that read `start … end`; the first one of an output reads `origin`."""
+    low, high = tir.int32(0), tir.int32(axis.taps)
+    if axis.reads(0, 0) >= start and axis.reads(axis.count - 1, axis.taps - 1) < end:
+        return low, high
+    step = tir.int32(axis.offset_step)
+    low = tirx.Max(low, tirx.floordiv(step - tir.int32(1) + tir.int32(start) - origin, step))
+    high = tirx.Min(high, tirx.floordiv(tir.int32(end - 1) - origin, step) + tir.int32(1))
+    return tir.hold(low), tir.hold(high)

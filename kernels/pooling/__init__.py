@@ -1,0 +1,1 @@
+"""Pooling over channels-last images: maximum, average, and both over whole images."""
