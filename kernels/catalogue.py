@@ -32,6 +32,7 @@ from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 from intaglio.kernels.movement.movement import Movement
 from intaglio.kernels.pooling.pooling import Pooling
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
+from intaglio.kernels.resize.resize import Resize
 from intaglio.kernels.row_program.program import RowProgram
 from intaglio.kernels.tir import KernelFrame
 
@@ -69,6 +70,7 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
     ReadMemory,
+    Resize,
     RotateAndCache,
     RowProgram,
     GatherRows,

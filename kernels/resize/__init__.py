@@ -1,0 +1,1 @@
+"""Resizing channels-last images: nearest pixels, and linear interpolation."""
