@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvm.tirx.script.builder import ir as T
 
@@ -54,14 +55,38 @@ class QuantizedMatrixMatrix:
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        writer = tile_writer(self, instructions, frame) or _Writer(self, instructions, frame)
+        writer = tile_writer(self, instructions, frame) or MatrixWriter(self, instructions, frame)
         quantized.each_panel(frame, self.weight, writer.panel)
 
 
-class _Writer:
+class MatrixKernel(Protocol):
+    """What the writer asks of a product of many tokens."""
+
+    @property
+    def weight(self) -> QuantizedWeight:
+        """The weight's layout."""
+
+    @property
+    def activation_group(self) -> int:
+        """Columns that share a scale of the activations."""
+
+    @property
+    def epilogue(self) -> str:
+        """What becomes of the sums."""
+
+    @property
+    def result_stride(self) -> int:
+        """Floats from token to token."""
+
+    @property
+    def result_offset(self) -> int:
+        """Of row 0 in a token's results."""
+
+
+class MatrixWriter:
     """Views of one call's buffers, and the code over them."""
 
-    def __init__(self, kernel: QuantizedMatrixMatrix, instructions: Instructions, frame: KernelFrame) -> None:
+    def __init__(self, kernel: MatrixKernel, instructions: Instructions, frame: KernelFrame) -> None:
         weight = kernel.weight
         self.kernel, self.instructions, self.frame = kernel, instructions, frame
         self.tokens = tile_tokens(instructions)

@@ -21,6 +21,13 @@ def dequantize(codes: NDArray[np.integer], scale: Array, minimum: Array | None, 
     return values.reshape(rows, columns)
 
 
+def requantize(weight: Array, ends: Array) -> Array:
+    """`[rows, columns]` weights on an 8-bit grid per row, whose end is `ends` `[rows]` (0: a row of zeros)."""
+    scale = np.where(ends > 0, ends / 127, 1.0)[:, None]
+    rounded: Array = np.rint(weight / scale) * scale
+    return rounded
+
+
 def linear(x: Array, weight: Array) -> Array:
     """`[tokens, columns]` × `[rows, columns]` → `[tokens, rows]`."""
     return x @ weight.T

@@ -12,6 +12,7 @@ from intaglio.kernels.linear.epilogue import GATED, PLAIN
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.linear.requantized import RequantizedMatrixMatrix
 from intaglio.kernels.quantize_activation.reference import dequantize_activation, quantize_activation
 
 WEIGHTS = {
@@ -106,6 +107,73 @@ def test_epilogues(tokens, epilogue, run_kernel, random, nan):
         scratch = {"panel": np.zeros(64 * 32 // 4, np.int32), "result": nan(tokens + PADDING, 48)}
         found = run_kernel(kernel, packed | activation | scratch, count=tokens)["result"][:tokens]
     close(found[:, :36], expected, 4e-6)
+
+
+def grid_ends(packed: dict[str, np.ndarray], weight: layout.QuantizedWeight) -> np.ndarray:
+    """The largest value that the grid of each row can hold, from the packed scales and minima."""
+
+    def rows(name: str) -> np.ndarray:
+        groups = packed[name].reshape(weight.blocks, -1, 16).astype(np.float64)
+        return groups.swapaxes(1, 2).reshape(weight.blocks * 16, -1)
+
+    minima = rows("minima") if weight.minimum else 0.0
+    codes = np.array([0, 2**weight.bits - 1]) - weight.offset
+    return np.abs(rows("scales")[..., None] * codes + np.expand_dims(minima, -1)).max(axis=(1, 2))
+
+
+@pytest.mark.parametrize("tokens", [2, 13])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_requantized(name, workers, tokens, run_kernel, random, nan):
+    weight = WEIGHTS[name]
+    packed, dense = random_weight(weight, random)
+    ends = grid_ends(packed, weight)[: weight.rows]
+    x = random.normal(size=(tokens, weight.columns)).astype(np.float32)
+    activation, exact = quantized_rows(x, 32, tokens + PADDING)
+    stride = weight.blocks * 16
+    kernel = RequantizedMatrixMatrix(weight, 32, "store", stride)
+    panel = np.zeros((workers, weight.columns * 32 // 4), np.int32)
+    buffers = packed | activation | {"panel": panel, "result": nan(tokens + PADDING, stride)}
+    found = run_kernel(kernel, buffers, count=tokens, workers=workers)["result"][:tokens]
+    expected = reference.linear(exact, reference.requantize(dense, ends))
+    off = np.abs(found[:, : weight.rows] - expected)
+    assert (off <= 2e-6 * np.abs(expected).max() + np.abs(exact) @ steps_at_ties(dense, ends).T).all()
+    assert (found[:, weight.rows :] == 0).all()
+    allowed = np.abs(exact).sum(axis=1)[:, None] * ends / 254 + 1e-4
+    assert (np.abs(found[:, : weight.rows] - reference.linear(exact, dense)) <= allowed).all()
+
+
+def test_requantized_gated_rows_and_rows_of_zeros(run_kernel, random, nan):
+    weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
+    packed, dense = random_weight(weight, random)
+    scales = packed["scales"].reshape(weight.blocks, -1, 16)
+    scales[0, :, 3] = 0
+    dense[3] = 0
+    ends = layout_ends(packed, weight)
+    x = random.normal(size=(7, 64)).astype(np.float32)
+    activation, exact = quantized_rows(x, 32, 7 + PADDING)
+    kernel = RequantizedMatrixMatrix(weight, 32, "swiglu", 48)
+    scratch = {"panel": np.zeros(64 * 32 // 4, np.int32), "result": nan(7 + PADDING, 48)}
+    found = run_kernel(kernel, packed | activation | scratch, count=7)["result"][:7, :36]
+    rounded = reference.requantize(dense, ends)
+    slack = 3 * (np.abs(exact) @ steps_at_ties(dense, ends).T).max()
+    expected = reference.linear_gated(exact, rounded, "swiglu")
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max() + slack
+    assert (found[:, 3] == 0).all()
+
+
+def steps_at_ties(dense: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The grid's step where a weight lies halfway between two points: float32 may round it either way."""
+    scale = np.where(ends > 0, ends / 127, 1.0)[:, None]
+    halfway = np.abs(np.abs(dense / scale - np.rint(dense / scale)) - 0.5) < 1e-4
+    return halfway * scale
+
+
+def layout_ends(packed: dict[str, np.ndarray], weight: layout.QuantizedWeight) -> np.ndarray:
+    """`grid_ends` in the order of the rows of two interleaved halves of 36."""
+    ends = grid_ends(packed, weight).reshape(-1, 2, 16)
+    return np.concatenate([ends[:, part].reshape(-1)[:36] for part in (0, 1)])
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
