@@ -29,6 +29,7 @@ from intaglio.kernels.linear.few_vectors import QuantizedFewVectors
 from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.linear.requantized import RequantizedMatrixMatrix
 from intaglio.kernels.movement.movement import Movement
 from intaglio.kernels.pooling.pooling import Pooling
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
@@ -70,6 +71,7 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
     ReadMemory,
+    RequantizedMatrixMatrix,
     Resize,
     RotateAndCache,
     RowProgram,
