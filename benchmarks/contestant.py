@@ -2,9 +2,9 @@
 
     python benchmarks/contestant.py NAME OPTIONS
 
-NAME is a key of `rivals.RIVALS`, or begins with "intaglio"; OPTIONS is a JSON object: `forms` (paths),
-`threads`, `capacity` (tokens). See `contestants.py` for the lines. What native libraries print goes to
-standard error.
+NAME is for people. OPTIONS is a JSON object: `kind`, which is "intaglio", a key of `rivals.RIVALS` or of
+`graph_contestants.CONTESTANTS`, and what that class takes. See `contestants.py` for the lines. What native
+libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ from typing import Any, TextIO
 
 PROMPT = "The capital of France is"
 CONTINUATION = 24  # tokens
+REQUESTS = (
+    *("time", "time_batch", "facts", "ceilings", "profile", "quality"),  # of language models
+    *("outputs", "time_calls", "account"),  # of graphs
+)
 
 
-def make(name: str, options: Mapping[str, Any]) -> Any:
-    """The contestant called `name`."""
-    if name.startswith("intaglio"):
+def make(kind: str, options: Mapping[str, Any]) -> Any:
+    """A contestant of this kind."""
+    if kind == "intaglio":
         from ours import Intaglio
 
         return Intaglio(**options)
+    from graph_contestants import CONTESTANTS
     from rivals import RIVALS
 
-    return RIVALS[name](**options)
+    return {**CONTESTANTS, **RIVALS}[kind](**options)
 
 
 def say(contestant: Any) -> dict[str, Any]:
@@ -38,10 +43,9 @@ def say(contestant: Any) -> dict[str, Any]:
 
 
 def requests(contestant: Any) -> dict[str, Callable[..., Any]]:
-    """What can be asked, by name; of ours more than of rivals."""
-    common = {"say": lambda: say(contestant), "time": contestant.time}
-    own = ("facts", "ceilings", "profile", "quality", "time_batch")
-    return common | {name: getattr(contestant, name) for name in own if hasattr(contestant, name)}
+    """What can be asked of this one, by name."""
+    known = {name: getattr(contestant, name) for name in REQUESTS if hasattr(contestant, name)}
+    return known | {"say": lambda: say(contestant)}
 
 
 def serve(contestant: Any, source: TextIO, answers: TextIO) -> None:
@@ -62,7 +66,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        contestant = make(sys.argv[1], json.loads(sys.argv[2]))
+        options = json.loads(sys.argv[2])
+        contestant = make(options.pop("kind"), options)
     except ImportError as error:
         write(answers, {"error": f"not installed ({error})"})
         return

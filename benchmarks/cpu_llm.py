@@ -3,9 +3,9 @@
     python benchmarks/cpu_llm.py MODEL.gguf --python PEERS/bin/python --rounds 7 --json result.json
 
 First the predictions are compared with the dequantised original's, and every contestant says how it
-continues a sentence. Then each round measures the ceilings and lets every contestant run every length once, in
-turns, while the others wait; the first round does not count. Prints Markdown, and writes everything as JSON
-into the file of --json.
+continues a sentence. Then each round measures the ceilings and lets every contestant run every length once,
+in turns, while the others wait; the first round does not count. Prints Markdown, and writes everything as
+JSON into the file of --json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from contestants import HERE, Contestant, ContestantError, run_script, started, 
 from rivals import RIVALS
 
 OURS = "intaglio"
-SPARE = 8  # tokens of the cache that nobody uses
+SENTENCE = 64  # tokens that caches hold at least, for the sentence that everybody continues
 
 
 def lengths(text: str) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ def lengths(text: str) -> tuple[int, ...]:
         found = tuple(sorted({int(part) for part in text.split(",") if part}))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, such as 32,512") from error
-    if any(one < 1 for one in found):
+    if min(found, default=1) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1")
     return found
 
@@ -88,7 +88,7 @@ def default_model() -> Path:
 
 def capacity(options: argparse.Namespace) -> int:
     """Tokens that every cache must hold."""
-    return max(*options.prefill, *options.contexts, 1) + options.decode + SPARE
+    return max(SENTENCE, max(*options.prefill, *options.contexts) + options.decode)
 
 
 def compiled(options: argparse.Namespace, folder: Path) -> dict[str, str]:
@@ -127,13 +127,16 @@ def field(
     """Who is to be started, with Python and options; and who cannot be, with the reason."""
     forms, failed = rival_forms(options)
     common = {"threads": threads, "capacity": capacity(options)}
-    wanted = {name: (sys.executable, {"forms": {"compiled": path}, **common}) for name, path in ours.items()}
+    wanted = {
+        name: (sys.executable, {"kind": "intaglio", "forms": {"compiled": path}, **common})
+        for name, path in ours.items()
+    }
     skipped = {name: "not asked for" for name in RIVALS if name not in options.rivals}
     for name in options.rivals:
         if RIVALS[name].form in failed:
             skipped[name] = failed[RIVALS[name].form]
         else:
-            wanted[name] = (options.python, {"forms": forms, **common})
+            wanted[name] = (options.python, {"kind": name, "forms": forms, **common})
     return wanted, skipped
 
 
@@ -157,7 +160,7 @@ def quality(options: argparse.Namespace, ours: Mapping[str, str]) -> dict[str, A
     if not options.quality_tokens:
         return {}
     wanted = {
-        name: (sys.executable, {"forms": {"compiled": path}, "threads": 1, "capacity": 1})
+        name: (sys.executable, {"kind": "intaglio", "forms": {"compiled": path}, "threads": 1, "capacity": 1})
         for name, path in ours.items()
     }
     with started(wanted) as found:
@@ -182,6 +185,8 @@ def race_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if not (*options.prefill, *options.contexts):
+        parser().error("give --prefill or --contexts")
     try:
         options.model = options.model or default_model()
         with tempfile.TemporaryDirectory(prefix="intaglio-") as folder:

@@ -131,7 +131,7 @@ class Turn:
 
     def profiles(self) -> dict[str, dict[str, Any]]:
         """Seconds by kind of site in one prompt, of ours."""
-        length = min(PROFILED, max(self.plan.prefill, default=PROFILED))
+        length = min(PROFILED, max(self.plan.lengths))
         prompt = self.prompt(length=length)
         return {
             name: {"tokens": length, "seconds": self.contestants[name].ask("profile", tokens=prompt)}

@@ -82,7 +82,7 @@ def ceilings(race: Mapping[str, Any]) -> str:
 
 
 def rates(race: Mapping[str, Any]) -> str:
-    """Tokens per second; of ours the share of the ceiling, of rivals how many times faster the first of ours is."""
+    """Tokens per second; of ours the share of the ceiling, of rivals how many times faster ours is."""
     figures, first = race["figures"], race["ours"][0]
     rows = []
     for name in race["rounds"][0]["rates"]:

@@ -1,11 +1,11 @@
 """The rivals behind one interface, so that one loop times them all.
 
 `time(prompt, count)` gives the seconds for a prompt and for `count` tokens more; `complete(prompt, count)`
-gives the greedy continuation; `encode` and `decode` are the rival's own tokenizer. Packages load on use, so that
-an `ImportError` of a constructor says that the rival is not installed.
+gives the greedy continuation; `encode` and `decode` are the rival's own tokenizer. Packages load on use, so
+that an `ImportError` of a constructor says that the rival is not installed.
 
-Constructors take `forms` (what `peer_models.py` made: form name → path), `threads`, and the `capacity` in tokens
-that their caches are to have; `form` names the one of the forms that they read.
+Constructors take `forms` (what `peer_models.py` made: form name → path), `threads`, and the `capacity` in
+tokens that their caches are to have; `form` names the one of the forms that they read.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Torch(Stepping):
 
 
 class TorchCompiled(Torch):
-    """The same with a static cache, compiled by inductor: prompts and single steps apart, each length by itself.
+    """The same with a static cache, compiled by inductor: prompts and steps apart, each length by itself.
 
     A cache has room for one prompt and its continuation, since every step attends to all of it.
     """

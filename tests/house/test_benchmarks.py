@@ -1,4 +1,4 @@
-"""What the benchmarks compute from their measurements, how a race is run, and each script once on a tiny model."""
+"""What the benchmarks compute from what they measure, how a race is run, and each script on a tiny model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -226,7 +227,7 @@ def test_lengths_are_read(scripts, text, found):
 
 @pytest.mark.parametrize("text", ["0", "-1", "a", "1.5"])
 def test_other_lengths_are_refused(scripts, text):
-    with pytest.raises(argparse.ArgumentTypeError, match="whole numbers|from 1"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"whole numbers|from 1"):
         scripts("cpu_llm").lengths(text)
 
 
@@ -237,7 +238,7 @@ def test_unknown_rivals_are_refused(scripts):
 
 def test_a_contestant_that_cannot_start_is_named_with_its_last_words(scripts):
     contestants = scripts("contestants")
-    with contestants.started({"nobody": (sys.executable, {})}) as found:
+    with contestants.started({"nobody": (sys.executable, {"kind": "nobody"})}) as found:
         assert found["nobody"].startswith("nobody: ended with status 1\n")
         assert "KeyError: 'nobody'" in found["nobody"]
 
@@ -247,7 +248,7 @@ def test_a_rival_that_is_not_installed_says_so(scripts, tmp_path):
     contestants = scripts("contestants")
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     (tmp_path / "python").chmod(0o755)
-    with contestants.started({"torch": (str(tmp_path / "python"), {})}) as found:
+    with contestants.started({"torch": (str(tmp_path / "python"), {"kind": "torch"})}) as found:
         assert found["torch"].startswith("torch: not installed (")
 
 
@@ -276,3 +277,107 @@ def test_language_models_end_to_end(tiny_gguf, tmp_path):
     for one in race["rounds"]:
         assert one["rates"]["intaglio"]["decode after 8"] > 0
         assert one["limits"]["intaglio"]["prefill 16"] > one["rates"]["intaglio"]["prefill 16"] > 0
+
+
+def graph_case(theirs: list[float], **ours: tuple[list[float], dict[str, Any]]) -> dict[str, Any]:
+    """Seconds by round of onnxruntime and of ours, with each one's check."""
+    rounds = [
+        {"onnxruntime": one, **{name: seconds[index] for name, (seconds, _) in ours.items()}}
+        for index, one in enumerate(theirs)
+    ]
+    checks = {name: check for name, (_, check) in ours.items()}
+    return {"rounds": rounds, "checks": checks}
+
+
+EQUAL = {"equal": True, "passed": True, "error": 2e-6, "measure": "cosine", "agreement": 1.0}
+CLOSE = {"equal": False, "passed": True, "error": 0.1, "measure": "top-1", "agreement": 0.998}
+FAR = {"equal": False, "passed": False, "error": 0.3, "measure": "cosine", "agreement": 0.98}
+
+
+def test_the_page_of_graphs(scripts):
+    result = {
+        "machine": {"processor": "A processor"},
+        "threads": 2,
+        "cases": {
+            "small": graph_case([0.002] * 3, intaglio=([0.001] * 3, EQUAL), int8=([0.0005] * 3, FAR)),
+            "large": graph_case([0.2] * 3, intaglio=([0.2] * 3, EQUAL), int8=([0.025] * 3, CLOSE)),
+        },
+        "skipped": {"other": "the package other is not installed"},
+    }
+    lines = scripts("graph_tables").page(result).splitlines()
+    fast = "2.00 × (2.00 – 2.00)"
+    assert f"| small | 2 [2 – 2] | intaglio | 1 [1 – 1] | {fast} | equal (2e-06) |" in lines
+    assert any(
+        line.startswith("| small |") and line.endswith("| **cosine 98.00%: too far** |") for line in lines
+    )
+    assert any(line.startswith("| large |") and line.endswith("| top-1 99.80% |") for line in lines)
+    assert "Geometric mean of intaglio: 1.41 × (1.41 – 1.41)." in lines
+    # int8 was too far from the original of the small one: 2 and 8.
+    assert "Geometric mean of the fastest that passed: 4.00 × (4.00 – 4.00)." in lines
+    assert "Skipped other: the package other is not installed" in lines
+
+
+def test_a_model_that_nothing_passes_for_counts_as_one(scripts):
+    case = graph_case([1.0, 1.0], intaglio=([0.5, 0.5], FAR))
+    assert scripts("graph_tables").best(case) == [1.0, 1.0]
+
+
+def test_outputs_are_equal_close_or_neither(scripts):
+    checked = scripts("graph_race").checked
+    wanted = [{"y": np.array([[1.0, 2.0, 4.0], [5.0, 1.0, 0.0]])}]
+    assert checked([{"y": wanted[0]["y"] + 4e-3}], wanted, "cosine")["equal"]
+    near = checked([{"y": wanted[0]["y"] + 0.1}], wanted, "cosine")
+    assert (near["equal"], near["passed"], near["error"]) == (False, True, pytest.approx(0.02))
+    assert not checked([{"y": -wanted[0]["y"]}], wanted, "cosine")["passed"]
+    other = checked([{"y": np.array([[4.0, 2.0, 1.0], [5.0, 1.0, 0.0]])}], wanted, "top-1")
+    assert (other["agreement"], other["passed"]) == (0.5, False)
+
+
+def test_a_difference_is_relative_to_each_output(scripts):
+    wanted = [{"a": np.array([100.0]), "b": np.array([0.01])}]
+    found = [{"a": np.array([101.0]), "b": np.array([0.012])}]
+    assert scripts("graph_race").largest_error(found, wanted) == pytest.approx(0.2)
+
+
+def test_graphs_take_turns(scripts):
+    log: list[tuple[str, str]] = []
+
+    class Timed(Racer):
+        def ask(self, do: str, **arguments: Any) -> float:
+            self.log.append((self.name, do))
+            return self.seconds
+
+    racers = {name: Timed(name, log, seconds) for name, seconds in (("a", 1.0), ("b", 2.0))}
+    assert scripts("graph_race").rounds(racers, 3, 0.1) == [{"a": 1.0, "b": 2.0}] * 3
+    assert [name for name, _ in log] == ["a", "b", "b", "a", "a", "b", "b", "a"]
+
+
+def test_inputs_differ_and_fit_what_they_are_for(scripts):
+    cases = scripts("graph_cases")
+    pages = [cases.page(number, 48, 320) for number in range(2)]
+    assert pages[0].shape == (1, 3, 48, 320)
+    assert np.abs(pages[0]).max() <= 1
+    assert not np.array_equal(*pages)
+    files = [cases.file_bytes(Path(), number)["bytes"] for number in range(2)]
+    assert files[0].shape == (1, 2048)
+    assert files[0].dtype == np.int32
+    assert 0 <= files[0].min() <= files[0].max() <= 256
+    assert not np.array_equal(*files)
+    assert cases.sound(Path(), 0)["input"].shape == (1, 576)
+    assert cases.text(0) != cases.text(1)
+
+
+@pytest.mark.slow
+def test_graphs_end_to_end(tmp_path):
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[1, 32] x) => (float[1, 32] y) { y = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "relu.onnx")
+    for number in range(2):
+        np.savez(tmp_path / f"call-{number}.npz", x=np.linspace(-1, 1, 32, dtype=np.float32)[None])
+    given = ("--onnx", str(tmp_path / "relu.onnx"), "--calls", str(tmp_path), "--threads", "1")
+    page = run_script(
+        "cpu_graphs.py", *given, "--rounds", "2", "--seconds", "0.01", "--json", str(tmp_path / "g.json")
+    )
+    assert "| relu.onnx |" in page
+    assert "equal (0e+00)" in page
+    (case,) = json.loads((tmp_path / "g.json").read_text())["cases"].values()
+    assert all(seconds > 0 for one in case["rounds"] for seconds in one.values())
