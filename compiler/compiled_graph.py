@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from intaglio.backends.onnxruntime import RegionSession
+    from intaglio.backends.tvm.graph_session import GraphSession
     from intaglio.compiler.graph_benchmark import GraphBenchmark
     from intaglio.compiler.report import Report
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 class CompiledGraph(CompiledModel):
     """Any model that is no language model with a cache. Calls from several threads may overlap.
 
+    Calls of the shapes that it was compiled for run in the native program, if there is one; others in the
+    `region`, which onnxruntime runs: it is opened, or given as what opens it when it is needed.
     `original` gives the graph as traced, where it can be had again: benchmarks compare with it.
     """
 
@@ -32,14 +36,16 @@ class CompiledGraph(CompiledModel):
         self,
         folder: Path,
         manifest: Manifest,
-        session: RegionSession,
+        region: RegionSession | Callable[[], RegionSession],
+        native: GraphSession | None,
         threads: int,
         original: Callable[[], ir.Model],
         holder: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
         super().__init__(folder, manifest, threads, holder)
         self.ports = GraphPorts.from_data(manifest.ports)
-        self._region: RegionSession | None = session
+        self._region, self._native, self._closed = region, native, False
+        self._lock = threading.Lock()
         self._original = original
 
     def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
@@ -59,7 +65,7 @@ class CompiledGraph(CompiledModel):
 
     def call_by_name(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name as numpy arrays, whatever the model's signature. Raises `OptionError`."""
-        return self._run(self.ports.arrays(inputs))
+        return dict(self._run(self.ports.arrays(inputs)))
 
     def bench(
         self,
@@ -114,11 +120,16 @@ class CompiledGraph(CompiledModel):
         )
         return make_report(self.manifest, inputs, outputs, self.artifact_bytes)
 
-    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         from intaglio.compiler.graph_candidates import region_run
 
-        if self._region is None:
+        if self._closed:
             raise OptionError("call: the model was closed: load it again.")
+        if self._native is not None and self._native.fits(arrays):
+            with self._lock:  # its buffers are those of one call
+                return self._native.run(arrays)
+        if not hasattr(self._region, "run"):
+            self._region = self._region()  # opened for the first call of another shape
         return region_run(self._region, self.ports)(arrays)
 
     def _export(self, path: Path, round_activations: bool) -> Path:
@@ -127,7 +138,9 @@ class CompiledGraph(CompiledModel):
         return export_graph(self.manifest, self.folder, path, round_activations=round_activations)
 
     def _close(self) -> None:
-        self._region = None
+        self._closed = True
+        if self._native is not None:
+            self._native.close()
 
     def _refuse(self, operation: str) -> NoReturn:
         raise OptionError(

@@ -61,6 +61,10 @@ class WholeGraphs:
             for spinning in ways
         ]
 
+    def names(self) -> list[str]:
+        """Names of the candidates."""
+        return [one.name for one in self.candidates()]
+
     def keep(self, name: str) -> None:
         """Let the form of candidate `name` be the artefact's region, and remove the other."""
         kept = self._forms[name.removesuffix(SPINNING)]

@@ -15,6 +15,7 @@ from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.graph_sites import operators_of, sites_of
 from intaglio.compiler.ir import Dump
 from intaglio.compiler.manifest import TOKENIZER, Manifest
+from intaglio.compiler.native_candidates import NATIVE, NativeCandidates, native_calls
 from intaglio.compiler.partition import partition
 from intaglio.compiler.partition_inputs import arrays_of_examples, made_call
 from intaglio.compiler.plan import GRAPH_PLAN
@@ -46,11 +47,20 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
         (folder / TOKENIZER).write_text(tokenizer_json(traced), encoding="utf-8")
 
     with step.phase("partition"), disk_errors("compile", folder):
-        found = partition(whole.candidates(), calls, NORMALISED, settings.threads)
-        whole.keep(found.kept)
-        kept = original if found.kept.removesuffix(SPINNING) == ORIGINAL else treated.model
+        native = NativeCandidates(treated.model, native_calls(ports, settings, calls), settings, folder)
+        candidates = [*whole.candidates(), *native.candidates()]
+        found = partition(candidates, calls, NORMALISED, settings.threads)
+        native.keep(found.kept)
+        region = found.fastest_of(whole.names())
+        whole.keep(region)
+        kept = (
+            original
+            if NATIVE not in found.kept and region.removesuffix(SPINNING) == ORIGINAL
+            else treated.model
+        )
         sites, nodes = sites_of(kept, ports, settings.chosen)
 
+    # A native program runs the treated graph; calls of other shapes run in the region.
     return Manifest(
         source=source_of(traced.source),
         architecture={},

@@ -65,9 +65,15 @@ def _opened_graph(
     from intaglio.compiler.compiled_graph import CompiledGraph
     from intaglio.compiler.graph_candidates import spins
 
-    session = RegionSession(folder / REGION, threads=threads, spinning=spins(manifest))
+    def region() -> RegionSession:
+        return RegionSession(folder / REGION, threads=threads, spinning=spins(manifest))
+
     traced = original or _traced_from_source(manifest)
-    return CompiledGraph(folder, manifest, session, threads, traced, holder)
+    if PROGRAM not in manifest.files:
+        return CompiledGraph(folder, manifest, region(), None, threads, traced, holder)
+    from intaglio.compiler.native_graph import open_native
+
+    return CompiledGraph(folder, manifest, region, open_native(folder, threads), threads, traced, holder)
 
 
 def _traced_from_source(manifest: Manifest) -> Callable[[], ir.Model]:

@@ -47,6 +47,13 @@ class Partition:
     shapes: tuple[dict[str, list[int]], ...]  # of the inputs of each call
     threads: int
 
+    def fastest_of(self, names: Sequence[str]) -> str:
+        """Of the candidates `names` the one that is kept, or else the fastest; the last one if none was timed."""
+        timed = [one for one in self.candidates if one.name in names and one.relative is not None]
+        if self.kept in names or not timed:
+            return self.kept if self.kept in names else names[-1]
+        return min(timed, key=lambda one: one.relative or 0.0).name
+
     def to_data(self) -> dict[str, Any]:
         """As plain JSON data."""
         return asdict(self)

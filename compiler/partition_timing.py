@@ -15,24 +15,29 @@ from intaglio.compiler.array_exchange import Array
 Call = Mapping[str, Array]
 Run = Callable[[Call], Mapping[str, Array]]
 
-SLICE = 0.004  # seconds: short calls are repeated until so much time has gone by
-ROUNDS = (5, 25)  # fewest and most
+SLICE = 0.002  # seconds: short calls are repeated until so much time has gone by
+ROUNDS = (5, 15)  # fewest and most
+QUARTILE = 0.25
+LONG = 0.05  # seconds: calls from which on the caches' state at their beginning does not matter
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, for each of the calls: the median over the rounds, and of each round."""
+    """Seconds of one call, for each of the calls: the lower quartile over the rounds, and those of each round."""
 
     seconds: tuple[float, ...]
     rounds: tuple[tuple[float, ...], ...]  # call → round → seconds
 
     def relative_to(self, other: Timing) -> float:
-        """How many times as long this takes: the median over the rounds, the geometric mean over the calls."""
-        medians = [
-            float(np.median([mine / theirs for mine, theirs in zip(*pair, strict=True)]))
-            for pair in zip(self.rounds, other.rounds, strict=True)
+        """How many times as long this takes: of the lower quartiles, since whoever disturbs only ever slows down.
+
+        The geometric mean over the calls.
+        """
+        ratios = [
+            float(np.quantile(mine, QUARTILE) / np.quantile(theirs, QUARTILE))
+            for mine, theirs in zip(self.rounds, other.rounds, strict=True)
         ]
-        return float(np.exp(np.mean(np.log(medians))))
+        return float(np.exp(np.mean(np.log(ratios))))
 
 
 def time_in_turns(runs: Sequence[Run], calls: Sequence[Call], budget: float) -> list[Timing]:
@@ -48,7 +53,7 @@ def time_in_turns(runs: Sequence[Run], calls: Sequence[Call], budget: float) -> 
                 rounds[number][place].append(_seconds(run, call, repeats[number][place]))
     return [
         Timing(
-            tuple(float(np.median(one)) for one in of_run),
+            tuple(float(np.quantile(one, QUARTILE)) for one in of_run),
             tuple(tuple(one) for one in of_run),
         )
         for of_run in rounds
@@ -84,8 +89,12 @@ def _repeats(run: Run, call: Call) -> int:
 
 
 def _seconds(run: Run, call: Call, repeats: int) -> float:
-    """Of one call, on average; the first one of a turn finds the caches cold and does not count."""
+    """Of one call, on average; the first one of a turn finds the caches cold and does not count if it is short."""
+    start = time.perf_counter()
     run(call)
+    first = time.perf_counter() - start
+    if first > LONG:
+        return first
     start = time.perf_counter()
     for _ in range(repeats):
         run(call)

@@ -95,6 +95,12 @@ class ByteTokenizer:
         return "{}"
 
 
+@pytest.fixture(autouse=True)
+def _quick_native(monkeypatch: pytest.MonkeyPatch, quick_build: Callable[..., None]) -> None:
+    """Programs of graphs share the kernels that are built in this process."""
+    monkeypatch.setattr("intaglio.compiler.native_graph.build_library", quick_build)
+
+
 @pytest.fixture
 def scripted() -> Callable[..., ScriptedSession]:
     return ScriptedSession

@@ -41,4 +41,5 @@ def quick(
     """Makes `intaglio.compile` quick while a test runs; the value is the tracer."""
     monkeypatch.setattr("intaglio.compiler.building.trace", trace_once)
     monkeypatch.setattr("intaglio.compiler.pipeline.build_library", quick_build)
+    monkeypatch.setattr("intaglio.compiler.native_graph.build_library", quick_build)
     return trace_once
