@@ -1,9 +1,11 @@
-"""The plan: which linear layer of a model gets which treatment, and how keys and values are stored.
+"""The plan: which linear layer of a model gets which treatment, and what holds for a decoder as a whole.
 
-    plan  = [treatment] {"," site "=" treatment} ["," "cache" "=" cache]
-    cache = "fp32" | "fp16" | "bf16" | "int8"                               (left out: DEFAULT_CACHE)
+    plan    = [treatment] {"," site "=" treatment} ["," "cache" "=" cache] ["," "prefill" "=" prefill]
+    cache   = "fp32" | "fp16" | "bf16" | "int8"       how keys and values are stored (left out: DEFAULT_CACHE)
+    prefill = "exact" | "int8"                                               (left out: DEFAULT_PREFILL)
 
-For example "int4-g32, lm_head=int8-channel, cache=bf16".
+For example "int4-g32, lm_head=int8-channel, cache=bf16". With prefill=int8 products of many tokens round
+weights that have scales for groups anew, to one 8-bit grid per row (`intaglio.kernels.linear.requantized`).
 
 The first treatment is the default ("keep" if left out); the grammar of a treatment is in
 `intaglio.passes.quantize.formats`. Sites are the linear layers of the canonical decoder, such as
@@ -21,8 +23,10 @@ from typing import Any, cast
 from intaglio.compiler.errors import OptionError
 from intaglio.passes.quantize.formats import (
     CACHE_FORMATS,
+    PREFILL_FORMATS,
     ActivationFormat,
     CacheFormat,
+    PrefillFormat,
     Treatment,
     WeightFormat,
 )
@@ -30,16 +34,18 @@ from intaglio.passes.quantize.formats import (
 __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_PLAN",
+    "DEFAULT_PREFILL",
     "GRAPH_PLAN",
     "ActivationFormat",
     "CacheFormat",
     "Plan",
+    "PrefillFormat",
     "Treatment",
     "WeightFormat",
 ]
 
 VERSION = 1
-CACHE = "cache"  # no linear layer's name
+CACHE, PREFILL = "cache", "prefill"  # no linear layers' names
 KEEP = Treatment()
 
 
@@ -50,63 +56,72 @@ class Plan:
     default: Treatment = KEEP
     sites: Mapping[str, Treatment] = field(default_factory=dict)
     cache: CacheFormat | None = None  # of keys and values; none: the usual one of a decoder
+    prefill: PrefillFormat | None = None  # of products of many tokens; none: the usual one of a decoder
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", MappingProxyType(dict(self.sites)))
         if self.cache not in (None, *CACHE_FORMATS):
             raise OptionError(f"Plan: cache={self.cache!r}; write one of {', '.join(CACHE_FORMATS)}.")
+        if self.prefill not in (None, *PREFILL_FORMATS):
+            raise OptionError(f"Plan: prefill={self.prefill!r}; write one of {', '.join(PREFILL_FORMATS)}.")
 
     def __hash__(self) -> int:
-        return hash((self.default, frozenset(self.sites.items()), self.cache))
+        return hash((self.default, frozenset(self.sites.items()), self.cache, self.prefill))
 
     def __getitem__(self, site: str) -> Treatment:
         """The treatment of `site`."""
         return self.sites.get(site, self.default)
 
     @property
-    def treatments(self) -> tuple[Mapping[str, Treatment], Treatment, CacheFormat]:
-        """What `apply_treatments` takes: sites, default, cache."""
-        return self.sites, self.default, self.cache or DEFAULT_CACHE
+    def treatments(self) -> tuple[Mapping[str, Treatment], Treatment, CacheFormat, PrefillFormat]:
+        """What `apply_treatments` takes: sites, default, cache, prefill."""
+        return self.sites, self.default, self.cache or DEFAULT_CACHE, self.prefill or DEFAULT_PREFILL
+
+    @property
+    def whole(self) -> dict[str, str]:
+        """What is said of the decoder as a whole, by the names of the grammar."""
+        return {name: one for name, one in ((CACHE, self.cache), (PREFILL, self.prefill)) if one is not None}
 
     def __str__(self) -> str:
-        cache = [] if self.cache is None else [f"{CACHE}={self.cache}"]
+        whole = (f"{name}={one}" for name, one in self.whole.items())
         sites = (f"{site}={one}" for site, one in sorted(self.sites.items()))
-        return ", ".join([str(self.default), *sites, *cache])
+        return ", ".join([str(self.default), *sites, *whole])
 
     @staticmethod
     def parse(text: str) -> Plan:
         """Read the short form above. Raises `OptionError`."""
         default = KEEP
         sites: dict[str, Treatment] = {}
-        cache: CacheFormat | None = None
+        whole: dict[str, str] = {}
         for index, part in enumerate(text.split(",")):
             site, equals, treatment = part.rpartition("=")
             if not equals and index > 0:
                 raise OptionError(f"Plan {text!r}: {part.strip()!r} needs a site; write site=treatment.")
             if not equals:
                 default = Treatment.parse(treatment)
-            elif site.strip() == CACHE and cache is None:
-                cache = cast(CacheFormat, treatment.strip())
-            elif site.strip() in (*sites, CACHE, ""):
+            elif site.strip() in {CACHE, PREFILL} - set(whole):
+                whole[site.strip()] = treatment.strip()
+            elif site.strip() in (*sites, *whole, ""):
                 raise OptionError(f"Plan {text!r}: site {site.strip()!r} is empty or named twice.")
             else:
                 sites[site.strip()] = Treatment.parse(treatment)
-        return Plan(default, sites, cache)
+        return Plan(default, sites, **cast(Any, whole))
 
     def to_json(self) -> str:
         """The plan as JSON, treatments in their short form, sites sorted."""
         sites = {site: str(one) for site, one in sorted(self.sites.items())}
-        cache = {} if self.cache is None else {CACHE: self.cache}
         return json.dumps(
-            {"version": VERSION, "default": str(self.default), "sites": sites, **cache}, indent=2
+            {"version": VERSION, "default": str(self.default), "sites": sites, **self.whole}, indent=2
         )
 
     @staticmethod
     def from_json(text: str) -> Plan:
         """Read what `to_json` wrote. Raises `OptionError`."""
         data = _read_object(text)
-        if unknown := sorted(set(data) - {"version", "default", "sites", CACHE}):
-            raise OptionError(f"Plan: unknown keys {unknown}; a plan has version, default, sites and cache.")
+        if unknown := sorted(set(data) - {"version", "default", "sites", CACHE, PREFILL}):
+            raise OptionError(
+                f"Plan: unknown keys {unknown}; a plan has version, default, sites, cache, prefill."
+            )
         if data.get("version") != VERSION:
             raise OptionError(
                 f"Plan: version is {data.get('version')!r}; this Intaglio reads version {VERSION}."
@@ -118,7 +133,7 @@ class Plan:
                 "Plan: default and the values of the object sites must be strings such as 'int4-g32'."
             )
         parsed = {site: Treatment.parse(one) for site, one in sites.items()}
-        return Plan(Treatment.parse(treatments[0]), parsed, data.get(CACHE))
+        return Plan(Treatment.parse(treatments[0]), parsed, data.get(CACHE), data.get(PREFILL))
 
 
 def _read_object(text: str) -> dict[str, Any]:
@@ -136,6 +151,7 @@ def _read_object(text: str) -> dict[str, Any]:
 DEFAULT_PLAN = Plan(KEEP, {"lm_head": Treatment(None, None)})
 
 DEFAULT_CACHE: CacheFormat = "fp32"
+DEFAULT_PREFILL: PrefillFormat = "exact"
 
 # Whatever a graph is, it computes what its authors meant: a model that rounds activations says so itself.
 GRAPH_PLAN = Plan(Treatment(None, None))

@@ -65,20 +65,24 @@ class Settings:
     def with_plan_for(self, sites: Sequence[str], *, decoder: bool) -> Settings:
         """These settings with a plan: the one asked for, or the usual one for a model with these `sites`.
 
-        Raises `OptionError` where it says how a graph, which has no cache, should store one.
+        Raises `OptionError` where it says of a graph what holds for decoders only.
         """
-        from intaglio.compiler.plan import DEFAULT_CACHE, DEFAULT_PLAN, GRAPH_PLAN
+        from intaglio.compiler.plan import DEFAULT_CACHE, DEFAULT_PLAN, DEFAULT_PREFILL, GRAPH_PLAN
 
         plan = self.plan
         if plan is None:
             usual = DEFAULT_PLAN if decoder else GRAPH_PLAN
             plan = replace(usual, sites={site: one for site, one in usual.sites.items() if site in sites})
-        if not decoder and plan.cache is not None:
+        if not decoder and plan.whole:
+            told = ", ".join(f"{name}={one}" for name, one in plan.whole.items())
             raise OptionError(
-                f"compile: the plan's cache={plan.cache} without effect: this model has inputs of its own "
-                "and keeps no keys and values; leave that out."
+                f"compile: the plan's {told} without effect: this model has inputs of its own "
+                "and neither prompts nor keys and values; leave that out."
             )
-        return replace(self, plan=replace(plan, cache=plan.cache or DEFAULT_CACHE) if decoder else plan)
+        if not decoder:
+            return replace(self, plan=plan)
+        complete = replace(plan, cache=plan.cache or DEFAULT_CACHE, prefill=plan.prefill or DEFAULT_PREFILL)
+        return replace(self, plan=complete)
 
     @property
     def chosen(self) -> Plan:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from intaglio.passes.linears import find_linears
+from intaglio.passes.quantize.coarsen_prefill import CoarsenPrefill
 from intaglio.passes.quantize.float_weights import FloatWeights
-from intaglio.passes.quantize.formats import CacheFormat, Treatment, WeightFormat
+from intaglio.passes.quantize.formats import CacheFormat, PrefillFormat, Treatment, WeightFormat
 from intaglio.passes.quantize.quantize_activations import QuantizeActivations
 from intaglio.passes.quantize.round_weights import RoundWeights
 from intaglio.passes.quantize.sites import check_sites
@@ -21,16 +22,18 @@ def apply_treatments(
     sites: Mapping[str, Treatment] | None = None,
     default: Treatment | None = None,
     cache: CacheFormat = "fp32",
+    prefill: PrefillFormat = "exact",
 ) -> PassResult:
     """Treat every linear layer of `model` as `sites` says, the others by `default` (`keep` if left out).
 
-    Keys and values are stored as `cache`. Raises `OptionError` where `sites` names a layer that the model has
-    not. What a treatment asks for and a layer does not allow is declined with the reason.
+    Keys and values are stored as `cache`, products of many tokens computed as `prefill` says. Raises
+    `OptionError` where `sites` names a layer that the model has not. What a treatment asks for and a layer
+    does not allow is declined with the reason.
     """
     known = [linear.site for linear in find_linears(model)]
     check_sites(known, sites or {}, "apply_treatments")
     chosen = {site: (sites or {}).get(site, default or Treatment()) for site in known}
-    return run_passes(model, (*passes_for(chosen), StoreCache(cache)))
+    return run_passes(model, (*passes_for(chosen), StoreCache(cache), CoarsenPrefill(prefill)))
 
 
 def passes_for(treatments: Mapping[str, Treatment]) -> tuple[Pass, ...]:
