@@ -89,15 +89,16 @@ class Emitter:
         layout = layout_of(region.weight, 1)
         stride = stride_of(layout.columns)
         place = self.table.new(region.output, stride)
+        source = "rows" if self.table.batched and region.source == "positions" else region.source
         kernel = (
-            QuantizedEmbedding(layout, stride, region.source, region.offset)
+            QuantizedEmbedding(layout, stride, source, region.offset)
             if isinstance(layout, QuantizedWeight)
-            else FloatEmbedding(layout, stride, region.source, region.offset)
+            else FloatEmbedding(layout, stride, source, region.offset)
         )
         weights = StoredBuffers(self.table.pieces).weight(region.weight, layout)
         tokens = []
-        if region.source == "tokens":
-            tokens = [self.table.pieces.buffer(Buffer("tokens", "tokens", FLOAT * self.table.tokens))]
+        if source != "positions":
+            tokens = [self.table.given("tokens" if source == "tokens" else "positions")]
         self.table.add(kernel, [*weights, *tokens, place.buffer], region.site, barrier=True)
 
     def _foreign(self, region: ForeignRegion) -> None:

@@ -13,6 +13,7 @@ from intaglio.backends.tvm.emit_rows import RowEmitter, stride_of
 from intaglio.backends.tvm.regions import AttentionRegion
 from intaglio.backends.tvm.stored import StoredBuffers
 from intaglio.backends.tvm.tables import FLOAT, Place, TableBuilder
+from intaglio.kernels.attention.batch import BatchAttention
 from intaglio.kernels.attention.cache import RotateAndCache
 from intaglio.kernels.attention.combine import CombineAttention
 from intaglio.kernels.attention.decode import DecodeAttention
@@ -35,6 +36,9 @@ class AttentionEmitter:
         buffers = {"projection": source.buffer, **self._stored_buffers(region, heads)}
         if self.table.single:
             self._decode(region, heads, buffers)
+            return
+        if self.table.batched:
+            self._batch(region, heads, buffers)
             return
         self._add(RotateAndCache(heads), buffers, region.site, barrier=True)
         place = self.table.new(region.output, stride_of(region.heads * region.head_dim))
@@ -101,6 +105,13 @@ class AttentionEmitter:
         buffers["result"] = self.table.private(f"joined.{stride}", FLOAT * stride)
         self._add(CombineAttention(heads, stride), buffers, region.site, barrier=False)
         self.table.places[region.output] = Place(buffers["result"], stride, "own")
+
+    def _batch(self, region: AttentionRegion, heads: Heads, buffers: dict[str, int]) -> None:
+        buffers |= {name: self.table.given(name) for name in ("positions", "slots")}
+        place = self.table.new(region.output, stride_of(heads.heads * heads.head_dim))
+        buffers["result"] = place.buffer
+        self.table.wait()
+        self._add(BatchAttention(heads, place.stride), buffers, region.site, barrier=True)
 
     def _add(self, kernel: Any, buffers: Mapping[str, int], site: str, *, barrier: bool) -> None:
         self.table.add(kernel, [buffers[name] for name in kernel.pointers], site, barrier=barrier)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from intaglio.backends.tvm.emit_few import FewEmitter
 from intaglio.backends.tvm.emit_rows import RowEmitter, stride_of
 from intaglio.backends.tvm.joints import Joint
 from intaglio.backends.tvm.packing import Layout, layout_of
@@ -38,7 +39,7 @@ class LinearEmitter:
     def emit(self, region: LinearRegion) -> None:
         """Append `region`."""
         layout = layout_of(region.weight, 2 if region.gate else 1)
-        single = self.table.single or (region.output in self.tail and self.table.name == "prefill")
+        single = self.table.single or (region.output in self.tail and not self.table.every_row)
         source = self.table.read(region.input)
         if region.norm is not None:
             source = self._norm(region.site, region.norm, layout.columns, source, last=single)
@@ -111,6 +112,9 @@ class LinearEmitter:
     ) -> None:
         weight = self._stored.weight(region.weight, layout)
         epilogue = _epilogue(region)
+        if self.table.few and not single:
+            self._few(region, layout, weight, source, FewEmitter(self.table, region.site, epilogue, target))
+            return
         if isinstance(layout, FloatWeight):
             kernel = FloatLinear(layout, epilogue, source.stride, target.stride, source.rows, target.offset)
             self.table.wait_for_rows(source)
@@ -129,6 +133,20 @@ class LinearEmitter:
         )
         panel = self.table.private("panel", layout.columns * 2 * ROWS)
         self.table.add(matrix, [*weight, *activation, panel, target.buffer], region.site, barrier=True)
+
+    def _few(
+        self, region: LinearRegion, layout: Layout, weight: list[int], source: Place, few: FewEmitter
+    ) -> None:
+        group = region.activation_group
+        if isinstance(layout, QuantizedWeight) and group is not None:
+            activation = self._quantize(region.site, layout.columns, group, source, single=False)
+            few.quantized(layout, weight, activation, group)
+            return
+        self.table.wait_for_rows(source)
+        if isinstance(layout, FloatWeight):
+            few.floating(layout, weight, source)
+        else:
+            few.dequantized(layout, weight, source)
 
     def _dequantized_product(
         self,

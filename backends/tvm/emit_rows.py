@@ -74,11 +74,11 @@ class RowEmitter:
         return place
 
     def logits_place(self, vocabulary: int) -> Place:
-        """Where the session looks for logits: of one token, or of all in the table that scores."""
-        rows = self.table.rows if self.table.name == "score" else 1
+        """Where the session looks for logits: of one token, or of all rows where all are wanted."""
+        rows = self.table.rows if self.table.every_row else 1
         stride = stride_of(vocabulary)
         buffer = self.table.pieces.buffer(Buffer("logits", "logits", FLOAT * rows * stride))
-        place = Place(buffer, stride, "all" if self.table.name == "score" else "shared")
+        place = Place(buffer, stride, "all" if self.table.every_row else "shared")
         self.table.places[self.logits] = place
         return place
 

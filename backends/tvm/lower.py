@@ -1,7 +1,8 @@
 """A fused decoder → a program: stage tables for decoding, prefill and scoring, and the packed weights.
 
 The tables are made from the same regions. "decode" takes one token; "prefill" many, and computes the logits
-of the last; "score" computes the logits of all. Nodes without kernels are regions that onnxruntime runs.
+of the last; "short" the same of up to 64; "score" computes the logits of all; "batch" takes one token of each
+of several sequences. Nodes without kernels are regions that onnxruntime runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from intaglio.backends.tvm.batches import refuse_batches, table_sizes
 from intaglio.backends.tvm.emit import Emitter
 from intaglio.backends.tvm.experts import guards_first, guards_of
 from intaglio.backends.tvm.joints import joints_of
@@ -33,8 +35,6 @@ from intaglio.backends.tvm.tables import Pieces, TableBuilder
 from intaglio.kernels.attention.heads import BLOCK, Heads
 from intaglio.kernels.ceilings.kernel import CEILINGS
 
-SCORE_TOKENS = 64  # per call: the logits of all of them are kept at once
-
 
 @dataclass(frozen=True)
 class Lowered:
@@ -50,24 +50,26 @@ class Lowered:
         return self.pieces.arena.write(path)
 
 
-def lower(model: ir.Model, *, capacity: int, chunk: int) -> Lowered:
-    """Lower a fused canonical decoder whose cache holds `capacity` tokens, for prefill in chunks of `chunk`.
+def lower(model: ir.Model, *, capacity: int, chunk: int, batch: int = 1) -> Lowered:
+    """Lower a fused canonical decoder whose cache holds `capacity` tokens of each of `batch` sequences.
 
+    Prompts are computed in chunks of `chunk` tokens.
     The program is the same for every target: the instruction family is chosen when code is generated.
 
     Raises:
-        UnsupportedModelError: listing every value that the kernels and onnxruntime cannot share.
+        UnsupportedModelError: listing every value that the kernels and onnxruntime cannot share, or every
+            region of onnxruntime that cannot take several sequences.
     """
     regions = partition(model)
     guards = guards_of(regions)
     regions = guards_first(regions, guards)
     foreign = tuple(one for one in regions if isinstance(one, ForeignRegion))
-    pieces, joints = Pieces(), joints_of(regions)
+    refuse_batches(foreign, batch)
+    pieces, joints = Pieces(slots=batch), joints_of(regions)
     logits = next(one for one in model.graph.outputs if one.name == "logits")
     numbers = {id(one): index for index, one in enumerate(foreign)}
-    sizes = (("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, SCORE_TOKENS))))
     tables = []
-    for name, tokens in sizes:
+    for name, tokens in table_sizes(chunk, batch):
         table = TableBuilder(name, tokens, pieces, readers=_readers(regions))
         emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
@@ -114,6 +116,7 @@ def _lowered(
     buffers, tables = pieces.planned(tables)
     program = Program(
         capacity=capacity,
+        batch=pieces.slots,
         vocabulary=row_size(logits),
         kernels=tuple(pieces.kernels),
         buffers=buffers,

@@ -112,7 +112,7 @@ class StageTable:
 class Program:
     """All entry points of a compiled decoder."""
 
-    capacity: int  # positions of the KV cache that may be used
+    capacity: int  # positions of the KV cache that may be used, by each sequence
     vocabulary: int
     kernels: tuple[KernelCode, ...]
     buffers: tuple[Buffer, ...]
@@ -122,10 +122,17 @@ class Program:
     cache_bytes_per_position: int  # of keys and values of one token, all layers
     multiply_adds_per_token: int  # of the linear layers in one decode step
     foreign: tuple[ForeignFile, ...] = ()  # regions that onnxruntime runs
+    batch: int = 1  # sequences that the cache holds; buffers of "state" have so many equal parts
 
     def table(self, name: str) -> StageTable:
         """The entry point called `name`."""
         return next(table for table in self.tables if table.name == name)
+
+    def table_for(self, tokens: int) -> StageTable:
+        """The entry point for the next of `tokens` tokens of which only the last one's logits are wanted."""
+        known = [one for one in self.tables if one.name in ("decode", "short", "prefill")]
+        known.sort(key=lambda one: one.tokens)
+        return next((one for one in known if one.tokens >= tokens), known[-1])
 
     def space_bytes(self, space: str) -> int:
         """Size of a space, for one worker where it is private."""
@@ -153,6 +160,7 @@ class Program:
             values["foreign"] = tuple(
                 ForeignFile(**{**one, "caches": tuple(one["caches"])}) for one in values["foreign"]
             )
+            values["batch"] = int(values["batch"])
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(

@@ -55,11 +55,11 @@ class StoredBuffers:
         return self._section(f"{names}.{heads.stride}", FLOAT * heads.stride, make)
 
     def cache(self, keys: ir.Value, values: ir.Value, heads: Heads) -> dict[str, int]:
-        """A layer's cache, by the names of the kernels' pointers."""
+        """A layer's cache for all slots, by the names of the kernels' pointers."""
         names = {"keys": keys.name, "values": values.name}
         names |= {"key_scales": f"{keys.name}.scales", "value_scales": f"{values.name}.scales"}
         return {
-            pointer: self.pieces.buffer(Buffer(f"{names[pointer]}", "state", size))
+            pointer: self.pieces.buffer(Buffer(f"{names[pointer]}", "state", self.pieces.slots * size))
             for pointer, size in heads.cache_bytes.items()
         }
 

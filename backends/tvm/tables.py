@@ -26,6 +26,7 @@ from intaglio.backends.tvm.program import (
 )
 
 FLOAT = 4  # bytes
+FEW_ROWS = 64  # up to so many, the kernels for a few rows are faster than those with panels
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Pieces:
     kernels: list[KernelCode] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)  # of buffers, by name
+    slots: int = 1  # sequences that the cache holds
 
     def kernel(self, kernel: Any) -> int:
         """The index of `kernel`."""
@@ -101,6 +103,21 @@ class TableBuilder:
         return self.tokens == 1
 
     @property
+    def few(self) -> bool:
+        """Whether the table takes the kernels for a few rows."""
+        return 1 < self.tokens <= FEW_ROWS
+
+    @property
+    def batched(self) -> bool:
+        """Whether every row is a token of a sequence of its own."""
+        return self.name == "batch"
+
+    @property
+    def every_row(self) -> bool:
+        """Whether the logits of all rows are wanted, not just those of the last."""
+        return self.name in ("batch", "score")
+
+    @property
     def rows(self) -> int:
         """Tokens that buffers have room for: the last tile of a matrix product is computed whole."""
         return 1 if self.single else self.tokens + 8
@@ -152,6 +169,10 @@ class TableBuilder:
     def private(self, name: str, size: int) -> int:
         """A buffer of `size` bytes for each worker; the same for the same name within a region."""
         return self.pieces.buffer(Buffer(f"{self.name}.{self.region}.{name}", "private", size))
+
+    def given(self, name: str) -> int:
+        """A buffer of an int32 for each row that the caller fills: "tokens", "positions" or "slots"."""
+        return self.pieces.buffer(Buffer(name, "tokens", FLOAT * self.tokens))
 
     def read(self, value: ir.Value) -> Place:
         """Where `value` is, for one of its readers."""

@@ -15,7 +15,8 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 @dataclass(frozen=True)
 class QuantizedEmbedding:
-    """`result[i] = dequantised row tokens[i]`, or row `position + i + offset` where `source` is "positions".
+    """`result[i] = dequantised row tokens[i]`, `tokens[i] + offset` where `source` is "rows", or
+    `position + i + offset` where it is "positions".
 
     Pointers: codes, scales (, minima), tokens int32 `[count]` unless positions are the source, result float32
     `[count, stride]`; padding is set to zero.
@@ -24,7 +25,7 @@ class QuantizedEmbedding:
     weight: QuantizedWeight
     stride: int
     source: str = "tokens"
-    offset: int = 0  # added to positions
+    offset: int = 0  # added to positions, and to rows
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -81,7 +82,8 @@ class _QuantizedWriter:
 
 @dataclass(frozen=True)
 class FloatEmbedding:
-    """`result[i] = row tokens[i]`, or row `position + i + offset` where `source` is "positions".
+    """`result[i] = row tokens[i]`, `tokens[i] + offset` or `position + i + offset`, as in
+    `QuantizedEmbedding`.
 
     Pointers: weight, tokens int32 `[count]` unless positions are the source, result `[count, stride]`.
     """
@@ -89,7 +91,7 @@ class FloatEmbedding:
     weight: FloatWeight
     stride: int
     source: str = "tokens"
-    offset: int = 0  # added to positions
+    offset: int = 0  # added to positions, and to rows
 
     @property
     def pointers(self) -> dict[str, str]:
@@ -121,14 +123,15 @@ class FloatEmbedding:
 
 def source_pointer(source: str) -> dict[str, str]:
     """The pointer that holds the rows' numbers: none for positions."""
-    return {"tokens": "int32"} if source == "tokens" else {}
+    return {} if source == "positions" else {"tokens": "int32"}
 
 
 def source_rows(source: str, offset: int, frame: KernelFrame) -> Callable[[Expression], Expression]:
     """Which row of the table belongs to a row of the result."""
-    if source == "tokens":
+    if source != "positions":
         tokens = frame.buffer("tokens", (frame.count,), "int32")
-        return lambda row: tir.bind(tokens[row])
+        start = offset if source == "rows" else 0
+        return lambda row: tir.bind(tokens[row] + tir.int32(start))
     first = tir.bind(frame.position + tir.int32(offset))
     return lambda row: tir.bind(first + row)
 

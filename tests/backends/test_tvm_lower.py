@@ -49,10 +49,46 @@ def test_sites(fused):
     assert (gate.shape, gate.format) == ((192, 64), "int4, groups of 32, float16 scales")
     assert gate.bytes == 192 * 64 // 2 + 192 * 2 * 2
     assert head.bytes == 304 * 64 + 304 * 2 * 2  # 300 rows in blocks of 16
-    assert {"QuantizedMatrixVector", "QuantizedMatrixMatrix"} <= set(gate.kernels)
+    assert {"QuantizedMatrixVector", "QuantizedFewVectors"} <= set(gate.kernels)
     assert result.program.bytes_per_token == sum(one.bytes for one in result.sites)
     assert result.program.multiply_adds_per_token == 2 * (64 * 128 + 64 * 64 + 3 * 64 * 96) + 300 * 64
     assert result.program.cache_bytes_per_position == 2 * 2 * 4 * 32
+
+
+def test_kernels_follow_the_rows_of_a_table(fused):
+    """Up to 64 rows go to the kernels for a few; tables of few rows share them."""
+    program = lower(fused(quantization="Q4_0"), capacity=200, chunk=100, batch=3).program
+    tables = {one.name: one for one in program.tables}
+    assert {name: one.tokens for name, one in tables.items()} == {
+        "decode": 1,
+        "prefill": 100,
+        "score": 64,
+        "short": 64,
+        "batch": 3,
+    }
+
+    def kernels(name: str) -> list[str]:
+        gates = [one for one in tables[name].stages if one.site.endswith("gate_up_proj")]
+        return [program.kernels[one.kernel].name for one in gates][-1:]
+
+    assert kernels("prefill") == ["QuantizedMatrixMatrix"]
+    assert kernels("short") == kernels("score") == kernels("batch") == ["QuantizedFewVectors"]
+    few = [one for one in program.kernels if one.name == "QuantizedFewVectors"]
+    assert len(few) == 5  # qkv, o, gate and up, down, the head: whatever the table
+
+
+def test_the_cache_of_a_batch_has_slots(fused):
+    one, three = (lower(fused("keep"), capacity=24, chunk=16, batch=size).program for size in (1, 3))
+    assert three.space_bytes("state") == 3 * one.space_bytes("state")
+    assert three.batch == 3
+    assert [table.name for table in one.tables] == ["decode", "prefill", "score"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "table"), [(1, "decode"), (2, "short"), (64, "short"), (65, "prefill"), (900, "prefill")]
+)
+def test_the_table_for_a_prompt(fused, tokens, table):
+    assert lower(fused("keep"), capacity=200, chunk=100).program.table_for(tokens).name == table
 
 
 def test_layers_of_one_treatment_share_kernels(fused):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from intaglio.backends.tvm import NativeSession
-from intaglio.backends.tvm import session as session_module
+from intaglio.backends.tvm import running as running_module
 from intaglio.backends.tvm.memory import allocate
 from intaglio.backends.tvm.program import ROW
 from intaglio.compiler.errors import ArtifactError, CodegenError, ContextLengthError, OptionError
@@ -106,7 +106,7 @@ def test_more_tokens_than_there_are(session, count):
 def test_memory_is_what_the_program_says(decoder, threads, monkeypatch):
     """Every space is allocated once, at its size; huge pages and guards are beyond that."""
     allocated = []
-    monkeypatch.setattr(session_module, "allocate", lambda size: allocated.append(size) or allocate(size))
+    monkeypatch.setattr(running_module, "allocate", lambda size: allocated.append(size) or allocate(size))
     session, program = decoder.session(threads), decoder.program
     session.close()
     sizes = session.memory
@@ -127,7 +127,7 @@ def test_what_is_left_in_the_workspace_does_not_matter(decoder):
     before = [session.extend(decoder.tokens), session.extend([3]), session.score(decoder.tokens[:5])]
     session.reset()
     for space in ("workspace", "private", "logits", "maxima"):
-        session._spaces[space].view(np.float32)[:] = np.nan
+        session.running.spaces[space].view(np.float32)[:] = np.nan
     after = [session.extend(decoder.tokens), session.extend([3]), session.score(decoder.tokens[:5])]
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -170,14 +170,14 @@ def test_a_closed_session_is_refused(decoder):
 def test_the_callers_cpus_are_restored(decoder, monkeypatch):
     session, before = decoder.session(2), os.sched_getaffinity(0)
     during = []
-    run = session._library.run
+    run = session.running.library.run
 
     def failing(*arguments):
         during.append(os.sched_getaffinity(0))
         run(*arguments)
         raise CodegenError("on purpose")
 
-    monkeypatch.setattr(session._library, "run", failing)
+    monkeypatch.setattr(session.running.library, "run", failing)
     with pytest.raises(CodegenError, match="on purpose"):
         session.extend([1])
     assert os.sched_getaffinity(0) == before
