@@ -292,6 +292,11 @@ def dot2(accumulator: Expression, pairs: Expression, factors: Expression) -> Exp
     return _call("float32x16", "intaglio_dot2", accumulator, pairs, factors)
 
 
+def narrow(numbers: Expression) -> Expression:
+    """int32x8: float32x16 rounded to bfloat16, neighbours in pairs as `dot2` takes them, for its families."""
+    return _call("int32x8", "intaglio_narrow", numbers)
+
+
 def _call(dtype: str, name: str, *arguments: Expression) -> Expression:
     """A call of one of the functions in `llvm/functions.py`."""
     return tirx.call_pure_extern(primitive(dtype), name, *arguments)

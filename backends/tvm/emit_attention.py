@@ -43,7 +43,10 @@ class AttentionEmitter:
         self._add(RotateAndCache(heads), buffers, region.site, barrier=True)
         place = self.table.new(region.output, stride_of(region.heads * region.head_dim))
         buffers["result"] = place.buffer
-        self._add(PrefillAttention(heads, place.stride), buffers, region.site, barrier=True)
+        kernel = PrefillAttention(heads, place.stride)
+        size = kernel.scratch_bytes
+        buffers["scratch"] = self.table.private(f"attention.{size}", size)
+        self._add(kernel, buffers, region.site, barrier=True)
 
     def _source(self, region: AttentionRegion) -> Place:
         """Where queries, keys and values lie side by side."""

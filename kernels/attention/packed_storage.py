@@ -42,6 +42,8 @@ class PackedStorage(Storage):
     def append_key(self, kv_head: Expression, position: Expression, key: Components) -> None:
         """Store a key; what its last word has room for beside it is zero."""
         lanes, unit = self.heads.lanes, self.heads.unit
+        # LLVM 22 makes invalid code of narrow vectors that are joined before they are cast.
+        key.keep_in_memory()
         vectors = [key.load(first) for first in range(0, self.heads.head_dim, lanes)]
         inverse = self.scale(vectors, "key_scales", [kv_head, position])
         block, lane = tirx.floordiv(position, LANES), tirx.floormod(position, LANES)

@@ -12,9 +12,19 @@ LOWEST = -1e30  # a score that no position has; −∞ would give NaN in differe
 
 def masked(heads: Heads, scores: Expression, first: Expression, position: Expression) -> Expression:
     """Scores of positions `first …` seen from `position`: capped, and `LOWEST` where out of sight."""
-    if heads.softcap > 0:
-        inverse = tir.spread(tir.float32(1.0 / heads.softcap))
-        scores = hyperbolic_tangent(scores * inverse) * tir.spread(tir.float32(heads.softcap))
+    return hidden(heads, capped(heads, scores), first, position)
+
+
+def capped(heads: Heads, scores: Expression) -> Expression:
+    """Scores with a soft cap, if there is one."""
+    if heads.softcap <= 0:
+        return scores
+    inverse = tir.spread(tir.float32(1.0 / heads.softcap))
+    return hyperbolic_tangent(scores * inverse) * tir.spread(tir.float32(heads.softcap))
+
+
+def hidden(heads: Heads, scores: Expression, first: Expression, position: Expression) -> Expression:
+    """Scores of positions `first …` seen from `position`: `LOWEST` where out of sight."""
     lowest = tir.spread(tir.float32(LOWEST))
     positions = tirx.Ramp(first, tir.int32(1), LANES)
     if heads.window >= 0:

@@ -49,16 +49,16 @@ class OnlineSoftmax:
         tir.store(self.shrink, [0], shrink)
 
     def scale(self, scales: Callable[[int], Expression | None]) -> None:
-        """Multiply weights, when they are summed, by `scales(start)` of 16 positions each, if there are any.
-
-        Scales of positions that nobody wrote may be anything: their weights are less than 1e-37.
-        """
+        """Multiply weights, once they are summed, by `scales(start)` of 16 positions, if there are any."""
         for start in self.starts:
             if (factors := scales(start)) is not None:
-                weights = tir.bind(tir.load(self.weights, [start]))
-                seen = weights > tir.spread(tir.float32(1e-37))
-                tir.store(self.weights, [start], tirx.Select(seen, weights * factors, tir.zeros()))
+                tir.store(self.weights, [start], scaled(tir.bind(tir.load(self.weights, [start])), factors))
 
     def sum(self) -> Expression:
         """The sum of all weights."""
         return self.total[0] if self.lanes == 1 else tir.sum_lanes(tir.load(self.total, [0]))
+
+
+def scaled(weights: Expression, factors: Expression) -> Expression:
+    """`weights · factors`; factors where nobody wrote may be anything, since weights are below 1e-37 there."""
+    return tirx.Select(weights > tir.spread(tir.float32(1e-37)), weights * factors, tir.zeros())

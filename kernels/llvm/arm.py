@@ -19,6 +19,11 @@ define linkonce_odr <4 x float> @piece_dot2(<4 x float> %sum, <4 x i32> %a, <4 x
     <4 x float> %sum, <8 x bfloat> %x, <8 x bfloat> %y)
   ret <4 x float> %r
 }}
+define linkonce_odr <8 x i32> @intaglio_narrow(<16 x float> %a) {ATTRIBUTES} {{
+  %x = fptrunc <16 x float> %a to <16 x bfloat>
+  %r = bitcast <16 x bfloat> %x to <8 x i32>
+  ret <8 x i32> %r
+}}
 """ + over_pieces("dot2", 4, "float")
 
 # Codes above 127 count as signed once 128 is taken off; 128 Σ factors, the same in all lanes, is added again.

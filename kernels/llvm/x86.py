@@ -84,4 +84,9 @@ define linkonce_odr <16 x float> @intaglio_dot2(<16 x float> %s, <16 x i32> %a, 
     <16 x float> %s, <32 x bfloat> %x, <32 x bfloat> %y)
   ret <16 x float> %r
 }}
+define linkonce_odr <8 x i32> @intaglio_narrow(<16 x float> %a) {ATTRIBUTES} {{
+  %x = fptrunc <16 x float> %a to <16 x bfloat>
+  %r = bitcast <16 x bfloat> %x to <8 x i32>
+  ret <8 x i32> %r
+}}
 """
