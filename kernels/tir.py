@@ -249,8 +249,13 @@ def widen_pairs(accumulator: Expression, pairs: Expression) -> Expression:
     return _call("int32x16", "intaglio_widen", accumulator, pairs)
 
 
+def opaque(value: int) -> Expression:
+    """`value`, unseen by LLVM: a loop of so many rounds stays one. For families that are `in_pairs`."""
+    return _call("int32", "intaglio_opaque", int32(value))
+
+
 def multiply_matrices(sums: Expression, rows: Expression, tokens: Expression) -> Expression:
-    """Four products of 2 rows × 8 columns by 8 columns × 2 tokens, for families whose `byte_tiles` are USMMLA.
+    """Four products of 2 rows × 8 columns by 8 columns × 2 tokens, for families with USMMLA.
 
     Args:
         sums: int32x16, four times `[row, token]`.

@@ -31,6 +31,10 @@ define linkonce_odr {whole} @piece_dot4({whole} %s, {whole} %c, {whole} %f) {ATT
   %r = add {whole} %sx, %y
   ret {whole} %r
 }}
+define linkonce_odr i32 @intaglio_opaque(i32 %n) {ATTRIBUTES} {{
+  %r = call i32 asm "", "=r,0"(i32 %n)
+  ret i32 %r
+}}
 define linkonce_odr {whole} @piece_pairs({whole} %p, {whole} %c, {whole} %f) {ATTRIBUTES} {{
   %cb = bitcast {whole} %c to {byte}
   %fb = bitcast {whole} %f to {byte}

@@ -43,8 +43,12 @@ class PairWriter(PanelWriter):
         """Some words of columns, which fit into 16 bits."""
         pairs = tir.local((self.tokens, blocks, ROWS), "int32")
         self.clear(pairs, blocks)
-        for word in range(self.words):
-            self.word(token, blocks, first + tir.int32(word), pairs)
+        step = 2 if self.words % 2 == 0 else 1
+        # Unrolled whole, LLVM works off one sum after the other, and has to keep all codes on the stack.
+        with T.serial(tir.opaque(self.words // step)) as outer:
+            for inner in range(step):
+                word = tir.bind(first + outer * tir.int32(step) + tir.int32(inner))
+                self.word(token, blocks, word, pairs)
         for row in range(self.tokens):
             for part in range(blocks):
                 at = [row, part, 0]

@@ -43,7 +43,7 @@ class PanelWriter:
         raise NotImplementedError
 
     def keep(self, word: Expression, part: int, codes: list[Expression]) -> None:
-        """Put a line's codes of block `part` into the panel; the line begins at `word`, of four columns each."""
+        """Put a line's codes of block `part` into the panel, from `word` (of four columns) on."""
         for index, vector in enumerate(codes):
             tir.store(self.unpacked, [self.frame.worker, word + tir.int32(index), part, 0], vector)
 

@@ -1,7 +1,8 @@
 """Arm i8mm: an instruction multiplies 2 rows × 8 columns of codes by 8 columns × 2 tokens.
 
-The panel holds 8 columns of a row side by side: `[columns / 8, blocks, 2 halves, 8 rows, 8 bytes]`. A vector of sums
-has two tokens for each of 8 rows, so that two vectors are a block's sums of two tokens, taken apart once a group.
+The panel holds 8 columns of a row side by side: `[columns / 8, blocks, 2 halves, 8 rows, 8 bytes]`. A vector
+of sums has two tokens for each of 8 rows, so that two vectors are a block's sums of two tokens, taken apart
+once a group.
 """
 
 from __future__ import annotations
