@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode, Program
 from intaglio.compiler.errors import ArtifactError
 from intaglio.kernels.ceilings.sizes import BLOCK, LANES, PARTS, STEPS, TOKENS, operations
 
-MEGABYTES = 256  # read at a time: many times what caches hold
-READINGS = 5
-SECONDS = 0.01  # of one reading of a peak
+MEGABYTES, PIECES = 256, 4  # read in turns: many times what caches hold
+READINGS = 20
+SECONDS = 0.005  # of one reading of a peak
 FLOAT = 4  # bytes
 
 
@@ -44,8 +43,9 @@ class Ceilings:
 
 
 def measure_ceilings(library: Library, program: Program) -> Ceilings:
-    """Measure: the median of five readings of memory, and the best of five of each peak.
+    """Measure: the upper quartile of twenty readings of 64 MB, and the best of twenty of each peak.
 
+    Readings are as short as a step of decoding: one that another process interrupts says nothing of memory.
     Raises `ArtifactError` where the program lacks the kernels for it.
     """
     with library.pinned():
@@ -64,11 +64,14 @@ def _index(program: Program, kernel: KernelCode) -> int:
 
 def _read_rate(library: Library, kernel: int) -> float:
     """Bytes per second."""
-    blocks = MEGABYTES * 1_000_000 // BLOCK
-    data, result = allocate(blocks * BLOCK), allocate(library.threads * LANES * FLOAT)
+    blocks = MEGABYTES * 1_000_000 // PIECES // BLOCK
+    data, result = allocate(PIECES * blocks * BLOCK), allocate(library.threads * LANES * FLOAT)
     data[:] = 1  # pages come into being
-    seconds = [_seconds(library, kernel, blocks, (data, result)) for _ in range(READINGS)]
-    return blocks * BLOCK / statistics.median(seconds)
+    pieces = [data[start * blocks * BLOCK :] for start in range(PIECES)]
+    seconds = [
+        _seconds(library, kernel, blocks, (pieces[index % PIECES], result)) for index in range(READINGS)
+    ]
+    return blocks * BLOCK / sorted(seconds)[READINGS // 4]
 
 
 def _peak(library: Library, program: Program, product: str) -> float:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -381,3 +381,52 @@ def test_graphs_end_to_end(tmp_path):
     assert "equal (0e+00)" in page
     (case,) = json.loads((tmp_path / "g.json").read_text())["cases"].values()
     assert all(seconds > 0 for one in case["rounds"] for seconds in one.values())
+
+
+class Stages:
+    """A program of two stages between barriers and one by itself."""
+
+    kernels = tuple(SimpleNamespace(name=name) for name in ("QuantizeActivation", "QuantizedMatrixVector"))
+    cache_bytes_per_position = 10
+
+    def table(self, name: str) -> SimpleNamespace:
+        pairs = [(0, False, "layers.0.a"), (1, True, "layers.0.a"), (0, True, "layers.1.b")]
+        return SimpleNamespace(
+            stages=[SimpleNamespace(kernel=one, barrier=two, site=three) for one, two, three in pairs]
+        )
+
+
+SITES = SimpleNamespace(
+    sites=[
+        {"site": f"layers.{layer}.{name}", "kind": "linear", "bytes": 100, "shape": [4, 8]}
+        for layer in range(2)
+        for name in "ab"
+    ],
+    architecture={"layers": 2, "heads": 3, "head_dim": 5},
+)
+
+
+def test_what_runs_between_barriers_is_timed_as_one(scripts):
+    kernels = scripts("cpu_kernels")
+    keys = kernels.intervals(Stages(), "decode")
+    assert keys == [("a", "QuantizeActivation, QuantizedMatrixVector"), ("b", "QuantizeActivation")]
+    assert kernels.totals([*keys, keys[0]], [("", 1.0), ("", 2.0), ("", 4.0)]) == {keys[0]: 5.0, keys[1]: 2.0}
+    with pytest.raises(ValueError, match="shorter"):
+        kernels.totals(keys, [("", 1.0)])
+
+
+def test_floors_of_kernels(scripts):
+    kernels = scripts("cpu_kernels")
+    product, attention = ("a", "QuantizeActivation, QuantizedMatrixVector"), ("c", "DecodeAttention")
+    rounding = ("b", "QuantizeActivation")
+    found = kernels.decode_work(SITES, Stages(), 7, [product, rounding, attention])
+    assert found == {product: kernels.Work(read_bytes=200.0), attention: kernels.Work(read_bytes=70.0)}
+    product, attention = ("a", "QuantizedMatrixMatrix"), ("c", "PrefillAttention")
+    found = kernels.prompt_work(SITES, 3, [product, rounding, attention, ("b", "DequantizedMatrixVector")])
+    assert found[product] == kernels.Work(byte_operations=3 * 2 * 2 * 32.0)
+    assert found[attention] == kernels.Work(bfloat16_operations=6 * 4 * 2 * 3 * 5.0)
+    assert found["b", "DequantizedMatrixVector"] == kernels.Work(read_bytes=200.0)
+    assert rounding not in found
+    lines = kernels.table({product: 0.002, rounding: 0.001}, found, CEILINGS).splitlines()
+    assert lines[2] == "| a | QuantizedMatrixMatrix | 2000 | 67% | 3840 | 192% |"
+    assert lines[3] == "| b | QuantizeActivation | 1000 | 33% | – | – |"
