@@ -33,8 +33,11 @@ from intaglio.kernels.linear.requantized import RequantizedMatrixMatrix
 from intaglio.kernels.movement.movement import Movement
 from intaglio.kernels.pooling.pooling import Pooling
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
+from intaglio.kernels.reduction.reduction import Reduction
 from intaglio.kernels.resize.resize import Resize
 from intaglio.kernels.row_program.program import RowProgram
+from intaglio.kernels.softmax.softmax import Softmax
+from intaglio.kernels.tensor_program.program import TensorProgram
 from intaglio.kernels.tir import KernelFrame
 
 
@@ -71,11 +74,14 @@ KERNELS: tuple[type[Any], ...] = (
     QuantizedMatrixMatrix,
     QuantizedMatrixVector,
     ReadMemory,
+    Reduction,
     RequantizedMatrixMatrix,
     Resize,
     RotateAndCache,
     RowProgram,
     GatherRows,
+    Softmax,
+    TensorProgram,
     WholeAttention,
 )
 

@@ -1,0 +1,1 @@
+"""Sums, means, products and extremes over any axes of a tensor."""

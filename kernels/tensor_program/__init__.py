@@ -1,0 +1,1 @@
+"""Element-wise arithmetic over tensors of any rank, broadcast or transposed by their strides."""
