@@ -1,7 +1,7 @@
 """AMX: 8 tokens × 64 columns times 64 columns × 16 rows, in tile registers.
 
 A word of a panel, four columns of 16 rows, is just a row of a weight tile. Tiles have 8 tokens, the room that
-buffers have beyond `count`: the time of a product goes with its tokens, and with groups of 32 columns scaling the
+buffers have beyond `count`. The time of a product goes with its tokens, and with groups of 32 columns scaling
 sums takes longer anyway. Linux must have given the process the right to use tiles (runtime.c asks for it).
 """
 
