@@ -51,17 +51,17 @@ def number_of(value: ir.Value | None) -> float | None:
     return float(array_of(value).reshape(-1)[0])
 
 
-def vector(shared: Shared, value: ir.Value | None, size: int) -> int:
-    """The buffer of a stored vector as float32, padded by zeros to whole vectors; zeros for `None`."""
+def vector(shared: Shared, value: ir.Value | None, size: int, images: int = 1) -> int:
+    """The buffer of a stored vector as float32, padded by zeros, once for each image; zeros for `None`."""
     name = "zeros" if value is None else value.name
 
     def make() -> NDArray[np.float32]:
         filled = np.zeros(padded(size), np.float32)
         if value is not None:
             filled[:size] = np.broadcast_to(array_of(value).astype(np.float32).reshape(-1), (size,))
-        return filled
+        return np.tile(filled, images)
 
-    return shared.stored(f"{name}.vector.{size}", 4 * padded(size), make)
+    return shared.stored(f"{name}.vector.{size}.{images}", 4 * padded(size) * images, make)
 
 
 def whole(shared: Shared, value: ir.Value) -> View:

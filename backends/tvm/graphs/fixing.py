@@ -14,7 +14,7 @@ from onnx_ir.passes.common import InlinePass, NameFixPass, RemoveUnusedNodesPass
 from intaglio.passes.normalize.clean_up import CleanUp
 from intaglio.passes.normalize.fold_constants import FoldConstants
 from intaglio.passes.normalize.infer_shapes import InferShapes
-from intaglio.passes.rewriting import constant, take_over
+from intaglio.passes.rewriting import constant, described, insert, sizes, supersede, take_over
 
 MOST_ROUNDS = 8
 Array = NDArray[np.generic]
@@ -80,7 +80,35 @@ def _settle(model: ir.Model) -> None:
             break
         before = now
     CleanUp()(model)
+    _spell_batch_norms(model)
     RemoveUnusedNodesPass()(model)
+
+
+def _spell_batch_norms(model: ir.Model) -> None:
+    """`BatchNormalization` with stored statistics → a product and a sum, which products before it take over."""
+    for node in list(model.graph):
+        if node.op_type != "BatchNormalization" or node.domain or len(node.outputs) != 1:
+            continue
+        value = node.inputs[0]
+        arrays = [constant(one) for one in node.inputs[1:5]]
+        if value is None or value.shape is None or len(value.shape) < 2 or any(one is None for one in arrays):
+            continue
+        scale, bias, mean, variance = (np.asarray(one, np.float64) for one in arrays)
+        factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        extent = (-1, *(1,) * (len(value.shape) - 2))
+        factors, sums = (_stored(model.graph, node, name, array.reshape(extent)) for name, array in (
+            ("factor", factor), ("sum", bias - factor * mean)
+        ))
+        product = insert(node, "Mul", [value, factors], name=f"{node.name}.product")
+        described(value, product.outputs[0], sizes(value))
+        supersede(node, insert(node, "Add", [product.outputs[0], sums]))
+
+
+def _stored(graph: ir.Graph, node: ir.Node, name: str, array: NDArray[np.float64]) -> ir.Value:
+    tensor = ir.tensor(array.astype(np.float32), name=f"{node.name}.{name}")
+    value = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def _forget_open_sizes(model: ir.Model) -> None:

@@ -8,21 +8,34 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from intaglio.backends.tvm.graphs.arithmetic import claim_arithmetic
 from intaglio.backends.tvm.graphs.attention import claim_attention
 from intaglio.backends.tvm.graphs.builder import Shared, TableBuilder, dtype_of, shape_of
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, whole
+from intaglio.backends.tvm.graphs.convolutions import claim_convolution
 from intaglio.backends.tvm.graphs.fixing import CallKey, fixed_model
 from intaglio.backends.tvm.graphs.lookups import claim_lookup
+from intaglio.backends.tvm.graphs.images import claim_pooling, claim_resize
+from intaglio.backends.tvm.graphs.moves import claim_move
 from intaglio.backends.tvm.graphs.products import claim_product
 from intaglio.backends.tvm.graphs.program import GraphProgram, GraphTable
 from intaglio.backends.tvm.graphs.regions import Pending, Region, append_region, port_of, supposed
-from intaglio.backends.tvm.graphs.rows import claim_rows
 from intaglio.backends.tvm.graphs.shapes import claim_view
 from intaglio.backends.tvm.graphs.views import View
 
 Emitter = Callable[[ir.Node, Views], Claim | None]
-EMITTERS: tuple[Emitter, ...] = (claim_view, claim_product, claim_attention, claim_lookup, claim_rows)
+EMITTERS: tuple[Emitter, ...] = (
+    claim_view,
+    claim_product,
+    claim_convolution,
+    claim_attention,
+    claim_lookup,
+    claim_pooling,
+    claim_resize,
+    claim_arithmetic,
+    claim_move,
+)
 NOTHING = "Constant"
 
 

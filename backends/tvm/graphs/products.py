@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known, shape_of
-from intaglio.backends.tvm.graphs.chains import Link, follow
+from intaglio.backends.tvm.graphs.arithmetic import has_vector
+from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known
+from intaglio.backends.tvm.graphs.chains import Link, Operands, follow
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import array_of, is_stored, stored_shape, vector
-from intaglio.backends.tvm.graphs.views import View, padded
+from intaglio.backends.tvm.graphs.views import View, is_pixels, padded, pixel_rows
 from intaglio.kernels.chain.steps import ChainStep
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.convolution.packing import pack_weight
@@ -27,10 +28,13 @@ def claim_product(node: ir.Node, views: Views) -> Claim | None:
     if views[source].dtype != "float32" or not is_known(node.outputs[0]):
         return None
     assert weight is not None, "checked"
-    links = follow(node.outputs[0], -1, lambda value: _has_rows(value, views))
+    accepts = Operands(
+        lambda value: _has_rows(value, views), lambda value: value in views and has_vector(views[value], -1)
+    )
+    links = follow(node.outputs[0], -1, accepts)
     bias, rest = split_bias(links)
     reads = (source, *(one.operand for one in rest if one.operand in views and one.operand is not None))
-    nodes = (node, *(one.node for one in links))
+    nodes = (node, *(one for link in links for one in link.nodes))
 
     def emit(table: TableBuilder) -> None:
         _append(table, node, weight, bias, rest, nodes[-1].outputs[0])
@@ -73,7 +77,8 @@ def _append(
 
 def split_bias(links: list[Link]) -> tuple[ir.Value | None, list[Link]]:
     """A stored vector that is added first is the kernel's bias; the other links."""
-    if links and links[0].step.op == "add" and links[0].step.over == "image":
+    first = links[0] if links else None
+    if first is not None and first.step.op == "add" and first.step.over == "image" and is_stored(first.operand):
         return links[0].operand, links[1:]
     return None, links
 
@@ -85,8 +90,10 @@ def operands_in(
     steps, buffers = [], []
     for link in links:
         step = link.step
-        if link.operand is not None and step.over == "image":
-            buffers.append(vector(table.shared, link.operand, channels))
+        if link.operand is not None and step.over == "image" and link.operand in table.views:
+            buffers.append(table.views[link.operand].buffer)
+        elif link.operand is not None and step.over == "image":
+            buffers.append(vector(table.shared, link.operand, channels, images))
         elif link.operand is not None:
             view = table.views[link.operand]
             stride = _pixel_stride(view)
@@ -97,8 +104,9 @@ def operands_in(
 
 
 def _pixel_stride(view: View) -> int:
-    found = view.rows()
-    return found[1] if found is not None else view.strides[-1]
+    found = (pixel_rows(view) if is_pixels(view) else view).rows()
+    assert found is not None, "checked when it was claimed"
+    return found[1]
 
 
 def _is_matrix(value: ir.Value | None) -> bool:

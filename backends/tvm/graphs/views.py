@@ -101,3 +101,20 @@ def pixel_strides(shape: Sequence[int]) -> tuple[int, ...]:
     stride = padded(shape[1])
     images, *inner = (one * stride for one in row_major((shape[0], *shape[2:])))
     return (images, 1, *inner)
+
+
+def is_pixels(view: View) -> bool:
+    """Whether a view of `[N, C, spatial …]` has its channels last, padded, from the buffer's beginning on."""
+    if len(view.shape) < 3 or view.offset:
+        return False
+    wanted = pixel_strides(view.shape)
+    return all(
+        extent == 1 or mine == other
+        for extent, mine, other in zip(view.shape, view.strides, wanted, strict=True)
+    )
+
+
+def pixel_rows(view: View) -> View:
+    """A view of pixels `[N, C, spatial …]` as `[N, spatial …, C]`."""
+    rank = len(view.shape)
+    return view.transposed((0, *range(2, rank), 1))
