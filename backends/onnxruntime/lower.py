@@ -10,6 +10,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from intaglio.backends.onnxruntime.byte_products import lower_byte_products
 from intaglio.backends.onnxruntime.float_weights import store_floats
 from intaglio.backends.onnxruntime.lookups import lower_lookups
 from intaglio.backends.onnxruntime.matmul_nbits import CONTRIB, lower_products
@@ -23,6 +24,7 @@ def lower(model: ir.Model) -> None:
     no operator of onnxruntime's does it, so that an export can find it; onnxruntime inlines it.
     """
     model.opset_imports.setdefault(CONTRIB, 1)
+    lower_byte_products(model)
     lower_products(model)
     lower_lookups(model)
     store_floats(model)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from intaglio.backends.onnxruntime.byte_products import byte_weight
 from intaglio.compiler.ir import (
     DOMAIN,
     DequantizedWeight,
@@ -44,6 +45,8 @@ class Product:
             return f"MatMulNBits, {self.bits} bits in blocks of {self.block}{rounding}"
         if self.weight.kind == "float":
             return "MatMul"
+        if byte_weight(self.matmul) is not None:
+            return "MatMulIntegerToFloat, activations in bytes"
         return f"MatMul, weight stored in floating point: {reason_for_floats(self)}"
 
 

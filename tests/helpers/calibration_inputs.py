@@ -1,5 +1,5 @@
-"""Inputs of the kind that real models were trained for, made without the network: text drawn as images, code and
-prose of the standard library, voices made of harmonics."""
+"""Inputs of the kind that real models were trained for, made without the network: text drawn as images, code
+and prose of the standard library, voices made of harmonics."""
 
 from __future__ import annotations
 
