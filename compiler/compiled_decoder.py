@@ -11,15 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.compiler.compiled_model import DEFAULT_ROUNDS, CompiledModel, Inputs
+from intaglio.compiler.continuation import Generation, GenerationOptions
 from intaglio.compiler.errors import OptionError
-from intaglio.compiler.generation import (
-    Generation,
-    GenerationOptions,
-    Generator,
-    Prompt,
-    TextStream,
-    prompt_tokens,
-)
+from intaglio.compiler.generation import Generator, Prompt, TextStream, prompt_tokens
 from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.sampling import SamplingOptions
 from intaglio.compiler.workload import Workload
@@ -33,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class CompiledDecoder(CompiledModel):
-    """A causal language model. It holds one sequence: use it from one thread."""
+    """A causal language model. It holds one sequence, or the batch it was compiled for: use it from one
+    thread."""
 
     def __init__(
         self,
@@ -86,14 +81,41 @@ class CompiledDecoder(CompiledModel):
         `GenerationOptions`. Raises `OptionError` for bad options, `ContextLengthError` for too long a prompt.
         """
         sampling = SamplingOptions(temperature, top_k, top_p, repetition_penalty, seed)
-        options = GenerationOptions(
-            max_new_tokens, sampling, (stop,) if isinstance(stop, str) else tuple(stop)
-        )
+        options = _options(max_new_tokens, sampling, stop)
         pieces = self.stream(prompt, options)
         for piece in pieces:
             if stream is not None:
                 stream(piece)
         return pieces.result
+
+    def generate_many(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        stream: Callable[[int, str], object] | None = None,
+    ) -> list[Generation]:
+        """Continue several prompts together, each as `generate` would: more than the batch wait their turn.
+
+        Every text has a sampler of its own, which begins with the same `seed`. `stream` is called with the
+        number of a prompt and each piece of its text. Raises as `generate`, and `OptionError` where the model
+        was compiled for single sequences.
+        """
+        from intaglio.compiler.batch_generation import BatchGenerator
+
+        if isinstance(prompts, str):
+            raise OptionError("generate_many: one text was given: give a list of prompts, or use generate.")
+        sampling = SamplingOptions(temperature, top_k, top_p, repetition_penalty, seed)
+        options = _options(max_new_tokens, sampling, stop)
+        session = self.session.sequences
+        tokens = [prompt_tokens(one, self.tokenizer, session.vocabulary) for one in prompts]
+        return BatchGenerator(session, self.tokenizer).generate(tokens, options, stream)
 
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> TextStream:
         """An iterator over the pieces of the continuation, as they come; its `result` is the whole."""
@@ -164,3 +186,9 @@ class CompiledDecoder(CompiledModel):
 
     def _close(self) -> None:
         self._session.close()
+
+
+def _options(
+    max_new_tokens: int | None, sampling: SamplingOptions, stop: str | Sequence[str]
+) -> GenerationOptions:
+    return GenerationOptions(max_new_tokens, sampling, (stop,) if isinstance(stop, str) else tuple(stop))

@@ -17,10 +17,11 @@ from intaglio.compiler.manifest import TOKENIZER, Manifest
 
 if TYPE_CHECKING:
     from intaglio.backends.tvm import NativeSession, Program
+    from intaglio.compiler.continuation import Generation, GenerationOptions
     from intaglio.compiler.evaluate import Evaluation
     from intaglio.compiler.explain import Explanation
     from intaglio.compiler.frontends.traced import Tokenizer
-    from intaglio.compiler.generation import Generation, GenerationOptions, Prompt, TextStream
+    from intaglio.compiler.generation import Prompt, TextStream
     from intaglio.compiler.progress import ProgressListener
     from intaglio.compiler.report import Report
 

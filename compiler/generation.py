@@ -4,67 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
+from intaglio.compiler.continuation import Continuation, Generation, GenerationOptions
 from intaglio.compiler.errors import ContextLengthError, OptionError
-from intaglio.compiler.sampling import Sampler, SamplingOptions
 from intaglio.compiler.session import DecoderSession
-from intaglio.compiler.stop_strings import StopScanner
-from intaglio.compiler.workload import is_count
 
 if TYPE_CHECKING:
-    from intaglio.compiler.frontends.tokenizer import TextStream as Detokenizer
     from intaglio.compiler.frontends.traced import Tokenizer
 
 DEFAULT_NEW_TOKENS = 128
 
 Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]
-Reason = Literal["end", "stop", "length"]
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How to generate, and when to stop; raises `OptionError` for bad values.
-
-    `max_new_tokens` left out means 128, or what still fits into the context.
-    """
-
-    max_new_tokens: int | None = None
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    stop: tuple[str, ...] = ()  # strings that end the text; they are not part of it
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and not is_count(self.max_new_tokens):
-            raise OptionError(
-                f"generate: max_new_tokens={self.max_new_tokens!r}: give a whole number from 1."
-            )
-        if not all(isinstance(one, str) and one for one in self.stop):
-            raise OptionError(
-                f"generate: stop={self.stop!r}: give a string, or a tuple of strings, none empty."
-            )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A generated text with how it came about."""
-
-    text: str
-    tokens: tuple[int, ...]  # generated ones, with the end token if it came
-    reason: Reason  # an end token, a stop string, or the length
-    prompt_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def decode_tokens_per_second(self) -> float | None:
-        """Of the tokens after the first, which belongs to the prefill; `None` where there are none."""
-        if len(self.tokens) < 2 or not self.decode_seconds:
-            return None
-        return (len(self.tokens) - 1) / self.decode_seconds
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, vocabulary: int) -> list[int]:
@@ -159,74 +111,26 @@ class Generator:
     def _pieces(
         self, stream: TextStream, prompt: list[int], options: GenerationOptions, count: int
     ) -> Iterator[str]:
-        text, scanner = "", StopScanner(options.stop)
-        detokenizer = detokenizer_of(self.tokenizer)
-        run = _Run(self, prompt, options.sampling, count)
-        for token in run:
-            piece = scanner.push(detokenizer.push(token) if detokenizer and not run.ended else "")
-            text += piece
-            if piece:
+        text = Continuation(prompt, count, options, self.tokenizer)
+        while not text.complete:
+            if not self.is_current():
+                raise OptionError(
+                    "stream: another call has used this model since: finish one stream before the next."
+                )
+            if piece := self._extend(text):
                 yield piece
-            if scanner.stopped:
-                break
-        rest = scanner.push(detokenizer.finish()) + scanner.finish() if detokenizer else ""
-        if rest:
+        if rest := text.finish():
             yield rest
-        stream.finish(run.result(text + rest, stopped=scanner.stopped))
+        stream.finish(text.result())
 
-
-def detokenizer_of(tokenizer: Tokenizer | None) -> Detokenizer | None:
-    """What turns tokens into text; `None` where the model has no usable tokenizer and runs on ids alone."""
-    from intaglio.compiler.frontends.tokenizer import RefusedTokenizer
-    from intaglio.compiler.frontends.tokenizer import TextStream as Detokenizer
-
-    unusable = tokenizer is None or isinstance(tokenizer, RefusedTokenizer)
-    return None if unusable else Detokenizer(cast("Tokenizer", tokenizer))
-
-
-class _Run(Iterator[int]):
-    """The tokens of one generation, with their times."""
-
-    def __init__(
-        self, generator: Generator, prompt: list[int], sampling: SamplingOptions, count: int
-    ) -> None:
-        self._generator, self._prompt, self._count = generator, prompt, count
-        self._sampler = Sampler(sampling)
-        self._tokens: list[int] = []
-        self._seconds = [0.0, 0.0]  # prefill, decode
-        tokenizer = generator.tokenizer
-        self._ends = tokenizer.end_tokens if tokenizer else frozenset()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last token ends the text."""
-        return bool(self._tokens) and self._tokens[-1] in self._ends
-
-    def __next__(self) -> int:
-        if self.ended or len(self._tokens) == self._count:
-            raise StopIteration
-        if not self._generator.is_current():
-            raise OptionError(
-                "stream: another call has used this model since: finish one stream before the next."
-            )
+    def _extend(self, text: Continuation) -> str:
+        """One token more."""
         start = time.perf_counter()
-        token = self._step()
-        self._seconds[bool(self._tokens)] += time.perf_counter() - start
-        self._tokens.append(token)
-        return token
-
-    def _step(self) -> int:
-        session = self._generator.session
-        if not self._tokens:
-            session.reset()
-        new = self._tokens[-1:] or self._prompt
-        if self._sampler.needed is None:
-            return self._sampler.choose(session.extend(new), (*self._prompt, *self._tokens))
-        count = min(self._sampler.needed, session.vocabulary)
-        return self._sampler.choose_among(*session.best(new, count))
-
-    def result(self, text: str, *, stopped: bool) -> Generation:
-        """The finished generation."""
-        reason: Reason = "stop" if stopped else "end" if self.ended else "length"
-        prefill, decode = self._seconds
-        return Generation(text, tuple(self._tokens), reason, len(self._prompt), prefill, decode)
+        if not text.tokens:
+            self.session.reset()
+        if text.needed is None:
+            token = text.choose(self.session.extend(text.pending))
+        else:
+            count = min(text.needed, self.session.vocabulary)
+            token = text.choose_among(*self.session.best(text.pending, count))
+        return text.take(token, time.perf_counter() - start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,20 @@ def build_decoder(
 
     with step.phase("lower"):
         chunk = settings.chunk_for(context)
-        lowered = lower(fused.model, capacity=context, chunk=chunk)
+        batch = settings.workload_for(context).batch
+        lowered = lower(fused.model, capacity=context, chunk=chunk, batch=batch)
 
-    with step.phase("weights"), disk_errors("compile", folder):
-        lowered.write_weights(folder / WEIGHTS)
-        for region, file in zip(lowered.foreign, lowered.program.foreign, strict=True):
-            write_region(region.model, folder, Path(file.file).stem)
-        (folder / PROGRAM).write_text(lowered.program.to_json(), encoding="utf-8")
-        (folder / TOKENIZER).write_text(tokenizer_json(traced), encoding="utf-8")
-
-    with step.phase("code"):
-        build_library(lowered.program, settings.target, folder / LIBRARY)
+    # Code is generated in a process of its own, meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        code = pool.submit(build_library, lowered.program, settings.target, folder / LIBRARY)
+        with step.phase("weights"), disk_errors("compile", folder):
+            lowered.write_weights(folder / WEIGHTS)
+            for region, file in zip(lowered.foreign, lowered.program.foreign, strict=True):
+                write_region(region.model, folder, Path(file.file).stem)
+            (folder / PROGRAM).write_text(lowered.program.to_json(), encoding="utf-8")
+            (folder / TOKENIZER).write_text(tokenizer_json(traced), encoding="utf-8")
+        with step.phase("code"):
+            code.result()
 
     # Nodes that no function holds, and that are no index arithmetic either, are sites of their own.
     nodes |= {one.site: one.site for one in lowered.sites if nodes.get(one.site) == ""}

@@ -8,18 +8,23 @@ from typing import Any
 
 from intaglio.compiler.errors import OptionError
 
+MOST_SEQUENCES = 64
+
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths in tokens. Prompts of up to `prefill` tokens are computed at once (up to 512 of them),
-    longer ones in pieces; `prefill` and `decode` are also what `bench` measures.
+    """Lengths in tokens, and how many sequences are extended together.
+
+    Prompts of up to `prefill` tokens are computed at once (up to 512 of them), longer ones in pieces;
+    `prefill` and `decode` are also what `bench` measures. The cache has room for `batch` sequences of the
+    whole context.
 
     Raises `OptionError` for what cannot be.
     """
 
     prefill: int = 512
     decode: int = 128
-    batch: int = 1
+    batch: int = 1  # 1 to 64
 
     def __post_init__(self) -> None:
         problems = [
@@ -27,8 +32,8 @@ class Workload:
             for name, value in dataclasses.asdict(self).items()
             if not is_count(value)
         ]
-        if not problems and self.batch != 1:
-            problems = [f"batch={self.batch}: only single sequences are compiled; use batch=1"]
+        if not problems and self.batch > MOST_SEQUENCES:
+            problems = [f"batch={self.batch} is more than {MOST_SEQUENCES} sequences"]
         if problems:
             raise OptionError(f"Workload: {'; '.join(problems)}.")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import intaglio
-from intaglio.compiler.generation import GenerationOptions
+from intaglio.compiler.continuation import GenerationOptions
 
 
 def main(model: str, folder: str) -> None:

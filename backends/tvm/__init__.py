@@ -14,9 +14,10 @@ In the order in which a model passes through:
 Lowering is in `intaglio.backends.tvm.lower`: it brings TVM, which running a program does not need.
 """
 
+from intaglio.backends.tvm.batch_session import BatchSession
 from intaglio.backends.tvm.ceilings import Ceilings
 from intaglio.backends.tvm.codegen import build_library
 from intaglio.backends.tvm.program import Program
 from intaglio.backends.tvm.session import NativeSession
 
-__all__ = ["Ceilings", "NativeSession", "Program", "build_library"]
+__all__ = ["BatchSession", "Ceilings", "NativeSession", "Program", "build_library"]

@@ -59,6 +59,17 @@ class BatchSession:
         logits: NDArray[np.float32] = self._running.logits(1)[0].copy()
         return logits
 
+    def best(
+        self, slot: int, tokens: Sequence[int], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `extend`, but the `count` likeliest tokens to follow, likeliest first, with their logits."""
+        self._check_count(count)
+        self._check_slots([slot])
+        ids = checked_tokens(tokens, self._program, self._running.positions[slot])
+        with self._running.library.pinned():
+            self._running.append(ids, slot)
+        return self._likeliest(1, count)[0]
+
     def extend_many(self, tokens: Mapping[int, int]) -> NDArray[np.float32]:
         """Append a token to the sequence in each slot of `tokens`.
 
@@ -73,14 +84,24 @@ class BatchSession:
         logits: NDArray[np.float32] = self._running.logits(len(tokens)).copy()
         return logits
 
-    def choose_many(self, tokens: Mapping[int, int]) -> dict[int, int]:
-        """As `extend_many`, but the likeliest token to follow, by slot; of equals, the lowest id."""
+    def best_many(
+        self, tokens: Mapping[int, int], count: int
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """As `extend_many`, but of each row the `count` likeliest tokens to follow, with their logits."""
+        self._check_count(count)
         self._step(tokens)
-        rows = zip(self._running.logits(len(tokens)), self._running.maxima(len(tokens)), strict=True)
-        return {
-            slot: int(likeliest_by_blocks(logits, maxima, 1)[0])
-            for slot, (logits, maxima) in zip(tokens, rows, strict=True)
-        }
+        return self._likeliest(len(tokens), count)
+
+    def _likeliest(self, rows: int, count: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        found = []
+        for logits, maxima in zip(self._running.logits(rows), self._running.maxima(rows), strict=True):
+            tokens = likeliest_by_blocks(logits, maxima, count)
+            found.append((tokens, logits[tokens]))
+        return found
+
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= self.vocabulary:
+            raise OptionError(f"best: {count} is outside 1 … {self.vocabulary}, the tokens there are")
 
     def _step(self, tokens: Mapping[int, int]) -> None:
         if self.slots == 1:

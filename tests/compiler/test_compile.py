@@ -19,8 +19,8 @@ import intaglio
 from intaglio.backends.reference import ReferenceSession
 from intaglio.compiler.artifact import read_manifest, write_manifest
 from intaglio.compiler.compiled_model import CompiledModel
+from intaglio.compiler.continuation import GenerationOptions
 from intaglio.compiler.export import settings_of
-from intaglio.compiler.generation import GenerationOptions
 from intaglio.compiler.manifest import MANIFEST, REQUIRED
 from intaglio.compiler.preview import treated_graph
 from intaglio.compiler.reference_session import GraphSession

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
+from intaglio.compiler.continuation import Generation, GenerationOptions
 from intaglio.compiler.errors import ContextLengthError, OptionError
-from intaglio.compiler.generation import (
-    Generation,
-    GenerationOptions,
-    Generator,
-    prompt_tokens,
-    room_for,
-)
+from intaglio.compiler.generation import Generator, prompt_tokens, room_for
 from intaglio.compiler.sampling import Sampler, SamplingOptions
 
 END = 256

@@ -35,9 +35,10 @@ def test_lengths_must_be_counts(options: dict[str, Any]) -> None:
         Workload(**options)
 
 
-def test_batches_are_refused_rather_than_ignored() -> None:
-    with pytest.raises(OptionError, match="batch=4"):
-        Workload(batch=4)
+def test_batches_have_a_limit() -> None:
+    assert Workload(batch=64).batch == 64
+    with pytest.raises(OptionError, match="batch=65 is more than 64 sequences"):
+        Workload(batch=65)
 
 
 def test_the_default_context_is_bounded() -> None:
