@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -48,7 +50,7 @@ def is_stored_or_none(value: ir.Value | None) -> bool:
     return value is None or is_stored(value)
 
 
-def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> dict[str, object] | None:
+def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> dict[str, Any] | None:
     """Kernel, strides, dilations and pads as two dimensions, if the result's shape follows from them."""
     weight = node.inputs[1]
     assert weight is not None, "checked"
@@ -62,7 +64,7 @@ def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> 
     more = node.attributes.get_ints("output_padding", (0,) * spatial)
     flat = spatial == 1
     begin, end = (pads[:spatial], pads[spatial:])
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "batch": shape[0],
         "size": (1, shape[2]) if flat else (shape[2], shape[3]),
         "inputs": shape[1],
@@ -75,8 +77,19 @@ def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> 
         "transposed": node.op_type == TRANSPOSED,
         "output_padding": _two(more, 0),
     }
-    computed = Convolution(**found).result_size  # type: ignore[arg-type]
+    if found["size"][1] == result[-1] == 1 and found["kernel"][1] == 1:
+        found = _turned(found)
+        return found if Convolution(**found).result_size == (1, result[2]) else None
+    computed = Convolution(**found).result_size
     return found if computed == _two(result[2:], 1) else None
+
+
+def _turned(found: dict[str, Any]) -> dict[str, Any]:
+    """A single column as a single row: in memory they are the same, and tiles are made of neighbours in a row."""
+    pairs = ("size", "kernel", "strides", "dilations", "output_padding")
+    turned = {name: (found[name][1], found[name][0]) for name in pairs}
+    top, left, bottom, right = found["pads"]
+    return {**found, **turned, "pads": (left, top, right, bottom)}
 
 
 def _pads(
@@ -120,13 +133,13 @@ def _append(table: TableBuilder, node: ir.Node, links: list[Link]) -> None:
         bias, rest = split_bias(links)
     steps, operands = operands_in(table, rest, shape_of(output)[1], view.shape[0])
     layout, view = _input(table, view, node, site)
-    kernel = Convolution(**found, chain=steps, layout=layout)  # type: ignore[arg-type]
+    kernel = Convolution(**found, chain=steps, layout=layout)
     size = 4 * kernel.blocks * 16 * kernel.kernel[0] * kernel.kernel[1]
     size *= 1 if kernel.depthwise else kernel.window
 
     def make() -> np.ndarray:
         array = array_of(weight).astype(np.float32)
-        return pack_weight(kernel, array if array.ndim == 4 else array[:, :, np.newaxis])
+        return pack_weight(kernel, array.reshape(*array.shape[:2], *kernel.kernel))
 
     packed = table.shared.stored(f"{weight.name}.convolution.{kernel.together}.{kernel.depthwise}", size, make)
     result = table.pixels(output)

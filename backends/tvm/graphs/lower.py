@@ -22,6 +22,7 @@ from intaglio.backends.tvm.graphs.products import claim_product
 from intaglio.backends.tvm.graphs.program import GraphProgram, GraphTable
 from intaglio.backends.tvm.graphs.regions import Pending, Region, append_region, port_of, supposed
 from intaglio.backends.tvm.graphs.shapes import claim_view
+from intaglio.backends.tvm.graphs.tensors import claim_reduction, claim_softmax, claim_tensors
 from intaglio.backends.tvm.graphs.views import View
 
 Emitter = Callable[[ir.Node, Views], Claim | None]
@@ -34,6 +35,9 @@ EMITTERS: tuple[Emitter, ...] = (
     claim_pooling,
     claim_resize,
     claim_arithmetic,
+    claim_reduction,
+    claim_softmax,
+    claim_tensors,
     claim_move,
 )
 NOTHING = "Constant"
