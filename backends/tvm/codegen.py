@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from intaglio.kernels.instructions import Instructions
 
 RUNTIME = Path(__file__).with_name("runtime.c")
+# What takes TVM's time and finds nothing: the kernels' buffers are as small as can be, most of all.
+IDLE_PASSES = (
+    "s_tir.CompactBufferAllocation",
+    "s_tir.InjectPermutedLayout",
+    "s_tir.InjectVirtualThread",
+    "s_tir.InsertHoistIfThenElse",
+    "s_tir.RenormalizeSplitPattern",
+)
 
 
 def build_library(program: Program, target: Target, path: Path) -> None:
@@ -117,13 +125,14 @@ def compiled(kernels: Sequence[KernelCode], target: Target, instructions: Instru
     built = [kernel_from_json(kernel.name, kernel.parameters) for kernel in kernels]
     features = {"mattr": list(target.llvm_features)} if target.llvm_features else {}
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple, **features})
-    # The kernels' buffers are as small as can be; finding that out takes most of TVM's time for nothing.
-    with tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"]):
+    with tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES)):
         return tvm.compile(kernel_module(built, instructions), target=llvm).mod
 
 
 def main() -> None:
     """Read a request from standard input and generate its object file."""
+    # TVM imports torch where there is one, which takes longer than generating the code, and has no use here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     request = json.load(sys.stdin)
     kernels = [KernelCode(**kernel) for kernel in request["kernels"]]
     generate(kernels, Target.from_json(request["target"]), Path(request["path"]))
