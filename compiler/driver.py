@@ -10,12 +10,13 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.compiler.artifact import read_manifest, refuse_foreign, verify, write_manifest
+from intaglio.compiler.batch_cost import with_batch_cost
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import OptionError, TargetError
 from intaglio.compiler.folders import disk_errors
@@ -45,6 +46,8 @@ def compile(
     padding: bool = False,
     workload: Workload | None = None,
     plan: str | Path | Plan | None = None,
+    quality: float | None = None,
+    calibration: Iterable[Any] | None = None,
     context: int | None = None,
     threads: int | None = None,
     dump: str | Path | None = None,
@@ -68,6 +71,11 @@ def compile(
             context allows.
         plan: what to do with each layer: a short form such as "int4-g32", a `Plan`, the path of its JSON.
             Left out, every layer stays on the model's own grid: see `DEFAULT_PLAN` and `GRAPH_PLAN`.
+        quality: for graphs: how much of the outputs' cosine, or of top-1 agreement, integer arithmetic may
+            lose, such as 0.005; the fastest version within that is kept. Left out, graphs stay exact.
+        calibration: inputs of the usual kind, at least eight, as `example_inputs` has them: ranges of
+            activations are taken from two thirds of them, and quality is measured on the others. Left out,
+            they are made of random numbers.
         context: for language models: tokens that prompt and continuation may have. Left out, the model's
             own, at most 4096.
         threads: how many threads run the model. Left out, one per core.
@@ -84,13 +92,16 @@ def compile(
     settings = Settings.of(model, target, workload, plan, context, dump, tracing)
     count = resolve_threads(threads)
     settings = dataclasses.replace(settings, examples=examples, threads=count)
+    settings = settings.with_quality(quality, calibration)
     refuse_target_from_elsewhere(settings.target)
     folder = temporary_folder("compile")
     from intaglio.compiler.building import build
 
     with kept_on_success(folder):
         manifest = build(settings, Path(folder.name), progress)
-        return open_artifact(Path(folder.name), manifest, count, folder, _retraced(settings))
+        return with_batch_cost(
+            open_artifact(Path(folder.name), manifest, count, folder, _retraced(settings))
+        )
 
 
 def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
@@ -176,4 +187,4 @@ def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             os.symlink(folder / name, new / name)
         changed = dataclasses.replace(manifest, target=json.loads(target.to_json()))
-        return open_artifact(new, write_manifest(new, changed), threads, holder)
+        return with_batch_cost(open_artifact(new, write_manifest(new, changed), threads, holder))

@@ -73,6 +73,11 @@ class WholeGraphs:
         for folder in self._forms.values():
             shutil.rmtree(folder)
 
+    def drop(self) -> None:
+        """Remove all forms: something else is kept."""
+        for folder in self._forms.values():
+            shutil.rmtree(folder)
+
     def _opener(self, form: str, spinning: bool) -> Callable[[], Callable[[Call], dict[str, Array]]]:
         def opened() -> Callable[[Call], dict[str, Array]]:
             session = RegionSession(self._forms[form] / REGION, threads=self._threads, spinning=spinning)

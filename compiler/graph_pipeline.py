@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx_ir as ir
+
 from intaglio.compiler.account import Account
 from intaglio.compiler.building import source_of, tokenizer_json
 from intaglio.compiler.folders import disk_errors
@@ -13,10 +15,11 @@ from intaglio.compiler.graph_candidates import NORMALISED, ORIGINAL, SPINNING, W
 from intaglio.compiler.graph_passes import normalized_graph, treated_graph
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.graph_sites import operators_of, sites_of
+from intaglio.compiler.integer_graphs import IntegerGraphs
 from intaglio.compiler.ir import Dump
 from intaglio.compiler.manifest import TOKENIZER, Manifest
 from intaglio.compiler.native_candidates import NATIVE, NativeCandidates, native_calls
-from intaglio.compiler.partition import partition
+from intaglio.compiler.partition import Partition, partition
 from intaglio.compiler.partition_inputs import arrays_of_examples, made_call
 from intaglio.compiler.plan import GRAPH_PLAN
 from intaglio.compiler.progress import Recorder
@@ -38,6 +41,7 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
 
     with step.phase("quantize"):
         settings, treated = treated_graph(normalized, settings)
+        integers = IntegerGraphs(treated.model, ports, calls, settings, folder)
         dump("quantize", treated.model)
 
     with step.phase("weights"), disk_errors("compile", folder):
@@ -48,17 +52,17 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
 
     with step.phase("partition"), disk_errors("compile", folder):
         native = NativeCandidates(treated.model, native_calls(ports, settings, calls), settings, folder)
-        candidates = [*whole.candidates(), *native.candidates()]
+        candidates = [*whole.candidates(), *native.candidates(), *integers.candidates()]
         found = partition(candidates, calls, NORMALISED, settings.threads)
         native.keep(found.kept)
-        region = found.fastest_of(whole.names())
-        whole.keep(region)
-        kept = (
-            original
-            if NATIVE not in found.kept and region.removesuffix(SPINNING) == ORIGINAL
-            else treated.model
-        )
-        sites, nodes = sites_of(kept, ports, settings.chosen)
+        rounded = integers.keep(found.kept)
+        if rounded is None:
+            kept = _kept_floats(whole, found, original, treated.model)
+        else:
+            whole.drop()
+            kept = rounded
+        kernels = native.kernels(found.kept)
+        sites, nodes = sites_of(kept, ports, settings.chosen, kernels)
 
     # A native program runs the treated graph; calls of other shapes run in the region.
     return Manifest(
@@ -68,10 +72,18 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
         plan=json.loads(settings.chosen.to_json()),
         workload={},
         sites=sites,
-        account=Account.of((normalized, treated)),
+        account=Account.of((normalized, treated, integers.account(found))),
         kind="graph",
         ports=ports.to_data(),
         nodes=nodes,
         operators=operators_of(kept),
-        partition=found.to_data(),
+        partition={**found.to_data(), "kernels": kernels},
     )
+
+
+def _kept_floats(whole: WholeGraphs, found: Partition, original: ir.Model, treated: ir.Model) -> ir.Model:
+    """Keep the region that a float candidate or calls of other shapes run; the graph that is run."""
+    region = found.fastest_of(whole.names())
+    whole.keep(region)
+    runs_original = NATIVE not in found.kept and region.removesuffix(SPINNING) == ORIGINAL
+    return original if runs_original else treated

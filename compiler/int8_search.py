@@ -53,7 +53,7 @@ class Int8Search:
         self._held_out = [session.run(one) for one in self.inputs.held_out]
 
     def loss(self, recipe: Recipe, sites: Collection[str]) -> float:
-        """What rounding `sites` loses on inputs that ranges are taken from, at the lower end of its interval."""
+        """What rounding `sites` loses on inputs that ranges come from, at the lower end of an interval."""
         return self._tried(recipe, sites, FEW).loss
 
     def _tried(self, recipe: Recipe, sites: Collection[str], most: int) -> GraphQuality:

@@ -35,6 +35,8 @@ class Settings:
     dump: Path | None
     tracing: TraceOptions = field(default_factory=TraceOptions)
     examples: tuple[Any, ...] = ()  # of graphs: example calls
+    quality: float | None = None  # of graphs: how much of cosine or top-1 integer versions may lose
+    calibration: Any = None  # of graphs: the inputs that this is measured on
     threads: int = 1  # that will run the model
 
     @classmethod
@@ -100,8 +102,29 @@ class Settings:
                 "and generates no tokens; leave that out."
             )
 
+    def with_quality(self, quality: float | None, calibration: Any) -> Settings:
+        """These settings with integer versions of graphs allowed. Raises `OptionError`."""
+        number = isinstance(quality, int | float) and not isinstance(quality, bool)
+        if quality is not None and not (number and 0 < quality < 1):
+            raise OptionError(
+                f"compile: quality={quality!r}: say how much of cosine or top-1 agreement may be lost, "
+                "such as 0.005, or None for exact graphs."
+            )
+        if quality is None and calibration is not None:
+            raise OptionError("compile: calibration without effect: say quality=0.005 too, or leave it out.")
+        if quality is not None and self.plan is not None:
+            raise OptionError(
+                "compile: quality without effect beside a plan, which says itself what is rounded: give one."
+            )
+        return replace(self, quality=quality, calibration=calibration)
+
     def refuse_for_decoders(self) -> None:
         """Raise `OptionError` for all options that only graphs have."""
+        if self.quality is not None:
+            raise OptionError(
+                "compile: quality without effect: this is a language model that generates; give it a plan, "
+                "and see what that costs with evaluate()."
+            )
         if self.examples:
             raise OptionError(
                 "compile: example_inputs without effect: this language model generates over a cache of its own; "
