@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from intaglio.compiler.errors import IntaglioError
 from intaglio.compiler.settings import available_cpus
-from intaglio.cost_models import Target, resolve_target
+from intaglio.cost_models import NAMED_TARGETS, Target, resolve_target
 
 Status = Literal["ok", "note", "problem"]
 PYTHON = (3, 11)
@@ -131,7 +131,8 @@ def _processor() -> tuple[Finding, Target | None]:
     except IntaglioError as error:
         remedy = "Use an x86-64 with AVX2, or an aarch64."
         return Finding("processor", "problem", f"{cpus}: {error}", remedy), None
-    detail = f"{cpus}; code for {target.cpu}, kernels: {target.instructions}"
+    names = ", ".join(one.name for one in NAMED_TARGETS if not one.missing_here())
+    detail = f"{cpus}; code for {target.cpu}, kernels: {target.instructions}; runs {names}"
     return Finding("processor", "ok", detail), target
 
 
