@@ -18,6 +18,7 @@ from intaglio.kernels.attention_whole.kernel import WholeAttention
 from intaglio.kernels.ceilings.kernel import MultiplyInCache, ReadMemory
 from intaglio.kernels.choose.kernel import BlockMaxima
 from intaglio.kernels.convolution.convolution import Convolution
+from intaglio.kernels.convolution.quantized import QuantizedConvolution
 from intaglio.kernels.embedding.kernel import FloatEmbedding, QuantizedEmbedding
 from intaglio.kernels.gather.kernel import GatherRows
 from intaglio.kernels.instructions import Instructions
@@ -69,6 +70,7 @@ KERNELS: tuple[type[Any], ...] = (
     Pooling,
     PrefillAttention,
     QuantizeActivation,
+    QuantizedConvolution,
     QuantizedEmbedding,
     QuantizedFewVectors,
     QuantizedMatrixMatrix,

@@ -231,6 +231,19 @@ def dot4(
     return accumulator
 
 
+def dot4_vectors(
+    accumulator: Expression, codes: Expression, factors: Expression, instructions: Instructions
+) -> Expression:
+    """Sixteen sums of four products of bytes, unsigned `codes` by signed `factors`, all int32x16."""
+    if instructions.byte_dots is not ByteDots.NONE:
+        return _call("int32x16", "intaglio_dot4", accumulator, codes, factors)
+    for byte in range(4):
+        code = (codes >> spread(int32(8 * byte))) & spread(int32(255))
+        factor = (factors << spread(int32(24 - 8 * byte))) >> spread(int32(24))
+        accumulator = accumulator + code * factor
+    return accumulator
+
+
 def add_pairs(pairs: Expression, codes: Expression, activation: Expression) -> Expression:
     """Add 32 sums of two products in 16 bits, for families whose `byte_dots` are `in_pairs`.
 

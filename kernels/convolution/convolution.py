@@ -140,8 +140,10 @@ class Convolution:
         """Write the kernel's code into the function being built."""
         from intaglio.kernels.convolution.dense import emit_dense  # imports TVM
         from intaglio.kernels.convolution.depthwise import emit_depthwise
+        from intaglio.kernels.convolution.images import Images
 
-        (emit_depthwise if self.depthwise else emit_dense)(self, frame, instructions)
+        emit = emit_depthwise if self.depthwise else emit_dense
+        emit(Images(self, frame, self.pointers), frame, instructions)
 
 
 def padded(channels: int) -> int:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.convolution.convolution import LANES, Convolution
+from intaglio.kernels.convolution.convolution import LANES
 from intaglio.kernels.convolution.geometry import Axis, Run, Tiles, Tiling, tiling
-from intaglio.kernels.convolution.images import Images, each_tap
+from intaglio.kernels.convolution.images import Images, each_tap, taps_within
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
@@ -26,11 +26,10 @@ BODY = 16  # multiply-adds in a loop's body that make its own instructions cheap
 MOST_PIXELS = 14  # of a tile: a local buffer stays below 1 KiB
 
 
-def emit_dense(kernel: Convolution, frame: KernelFrame, instructions: Instructions) -> None:
-    """Write the code of `kernel`, phase by phase."""
-    images = Images(kernel, frame)
-    for rows in kernel.axes(0):
-        for columns in kernel.axes(1):
+def emit_dense(images: Images, frame: KernelFrame, instructions: Instructions) -> None:
+    """Write the code of a convolution of `images`, phase by phase."""
+    for rows in images.kernel.axes(0):
+        for columns in images.kernel.axes(1):
             _Phase(images, frame, instructions, rows, columns).emit()
 
 
@@ -85,7 +84,7 @@ class _Phase:
     def lines_of_a_chunk(self, lines: int, groups: int) -> int:
         """Rows (flat: tiles) whose input stays in the cache, but few enough to give every worker some."""
         pixels = self.tiling.size if self.kernel.flat else self.kernel.size[1] * self.rows.input_step
-        fit = CHUNK_BYTES // (4 * self.kernel.pixel * pixels)
+        fit = CHUNK_BYTES * self.images.channels // (4 * self.kernel.pixel * pixels)
         shared = lines * groups // UNITS
         return max(1, min(lines, fit, shared))
 
@@ -147,15 +146,17 @@ class _Tile:
         kernel, images, size = self.phase.kernel, self.phase.images, self.phase.tiling.size
         together = tir.int32(kernel.together)
         self.block = tir.hold(self.group * together + self.first)
-        taps = kernel.kernel[0] * kernel.kernel[1] * kernel.window * LANES
+        taps = kernel.kernel[0] * kernel.kernel[1] * images.window * LANES
         self.weights = tir.hold(self.group * together * tir.int32(taps) + self.first * tir.int32(LANES))
         self.channel = self.first_channel()
-        self.totals = [tir.local((size, LANES)) for _ in range(self.blocks)]
+        self.totals = [tir.local((size, LANES), images.total) for _ in range(self.blocks)]
         for block, total in enumerate(self.totals):
-            bias = tir.bind(tir.load(images.bias, [(self.block + tir.int32(block)) * tir.int32(LANES)]))
+            start = images.start(self.block + tir.int32(block))
             for pixel in range(size):
-                tir.store(total, [pixel, 0], bias)
+                tir.store(total, [pixel, 0], start)
         each_tap(self.phase.rows, self.place.row, self.row)
+        if images.outside is not None and not self.phase.rows.inside:
+            self.rows_outside()
         self.finish()
 
     def first_channel(self) -> Expression:
@@ -165,7 +166,8 @@ class _Tile:
             return tir.int32(0)
         outputs, inputs = kernel.outputs // kernel.groups, kernel.inputs // kernel.groups
         one = tirx.floordiv(self.block * tir.int32(LANES), tir.int32(outputs)) * tir.int32(inputs)
-        return tir.hold(tirx.Min(one, tir.int32(kernel.inputs - kernel.window)))
+        one = tirx.Min(one, tir.int32(kernel.inputs - kernel.window))
+        return tir.hold(tirx.floordiv(one, tir.int32(self.phase.images.channels)))
 
     def row(self, row: Expression, tap: Expression) -> None:
         """The taps of one input row."""
@@ -181,12 +183,45 @@ class _Tile:
                 column = tir.hold(column + tap * tir.int32(columns.offset_step))
                 weight = weight_row + tap * tir.int32(columns.tap_step) + tir.int32(columns.tap)
                 self.channels(row, column, tir.hold(weight), run.positions)
+        if self.phase.images.outside is not None:
+            self.columns_outside(weight_row)
+
+    def columns_outside(self, weight_row: Expression) -> None:
+        """What taps beyond the ends of a row add."""
+        size, columns = self.phase.tiling.size, self.phase.columns
+        for tap in range(columns.taps):
+            runs = [run for run in self.runs if run.first <= tap < run.first + run.taps]
+            inside = runs[0].positions if runs else ()
+            if missing := [pixel for pixel in range(size) if pixel not in inside]:
+                self.add_outside(weight_row + tir.int32(columns.tap + tap * columns.tap_step), missing)
+
+    def rows_outside(self) -> None:
+        """What rows of taps above and below the image add."""
+        rows, columns = self.phase.rows, self.phase.columns
+        origin = tir.hold(self.place.row * tir.int32(rows.input_step) + tir.int32(rows.offset))
+        low, high = taps_within(rows, origin, 0, rows.extent)
+        low = tir.hold(tirx.Min(low, tir.int32(rows.taps)))
+        for start, end in ((tir.int32(0), low), (tirx.Max(high, low), tir.int32(rows.taps))):
+            with T.serial(end - start) as step, T.serial(columns.taps) as across:
+                down = (start + step) * tir.int32(rows.tap_step) + tir.int32(rows.tap)
+                tap = down * tir.int32(self.phase.kernel.kernel[1]) + tir.int32(columns.tap)
+                tap = tir.hold(tap + across * tir.int32(columns.tap_step))
+                self.add_outside(tap, list(range(self.phase.tiling.size)))
+
+    def add_outside(self, tap: Expression, pixels: list[int]) -> None:
+        """What one tap outside the image adds to some pixels."""
+        images = self.phase.images
+        for block, total in enumerate(self.totals):
+            place = tap * tir.int32(self.phase.kernel.blocks) + self.block + tir.int32(block)
+            value = tir.bind(tir.load(images.outside, [place * tir.int32(LANES)]))
+            for pixel in pixels:
+                tir.store(total, [pixel, 0], tir.load(total, [pixel, 0]) + value)
 
     def channels(
         self, row: Expression, column: Expression, weight: Expression, positions: tuple[int, ...]
     ) -> None:
         """All channels of one tap."""
-        window = self.phase.kernel.window
+        window = self.phase.images.window
         source = tir.hold(self.phase.images.at(row, column, self.channel))
         start = tir.hold(self.weights + weight * tir.int32(window * self.interleaved * LANES))
         enough = -(-BODY // (len(positions) * self.blocks))
@@ -210,8 +245,7 @@ class _Tile:
         for pixel in positions:
             value = tir.spread(tir.bind(images.input[source + tir.int32(pixel * step)]))
             for total, weight in zip(self.totals, weights, strict=True):
-                running = tir.fused_multiply_add(weight, value, tir.load(total, [pixel, 0]))
-                tir.store(total, [pixel, 0], running)
+                tir.store(total, [pixel, 0], images.multiplied(tir.load(total, [pixel, 0]), weight, value))
 
     def finish(self) -> None:
         """Chain and store of all pixels."""

@@ -10,18 +10,17 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.convolution.convolution import LANES, Convolution
+from intaglio.kernels.convolution.convolution import LANES
 from intaglio.kernels.convolution.geometry import Axis, Run, tiling, wanted
 from intaglio.kernels.convolution.images import Images, each_tap
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 
-def emit_depthwise(kernel: Convolution, frame: KernelFrame, instructions: Instructions) -> None:
-    """Write the code of `kernel`, phase by phase."""
-    images = Images(kernel, frame)
-    for rows in kernel.axes(0):
-        for columns in kernel.axes(1):
+def emit_depthwise(images: Images, frame: KernelFrame, instructions: Instructions) -> None:
+    """Write the code of a convolution of `images`, phase by phase."""
+    for rows in images.kernel.axes(0):
+        for columns in images.kernel.axes(1):
             _Phase(images, rows, columns, 8 if instructions.wide else 4).emit(frame)
 
 
@@ -55,7 +54,7 @@ class _Phase:
         """Some pixels of 16 channels."""
         images, size = self.images, self.tiling.size
         total = tir.local((size, LANES))
-        bias = tir.bind(tir.load(images.bias, [block * tir.int32(LANES)]))
+        bias = images.start(block)
         for pixel in range(size):
             tir.store(total, [pixel, 0], bias)
 
@@ -90,7 +89,7 @@ class _Phase:
         }
         for column, readers in sorted(wanted(self.columns, runs).items()):
             place = at + tir.int32((column + self.columns.offset) * self.kernel.pixel)
-            value = tir.bind(tir.load(self.images.input, [place]))
+            value = self.images.read(place)
             for pixel, tap in readers:
                 running = tir.fused_multiply_add(value, weights[tap], tir.load(total, [pixel, 0]))
                 tir.store(total, [pixel, 0], running)

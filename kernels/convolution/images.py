@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tvm.tirx.script.builder import ir as T
 
@@ -15,25 +15,47 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 
 class Images:
-    """Views of one call's buffers."""
+    """Views of one call's buffers, and how values of this kind are multiplied: float32."""
 
-    def __init__(self, kernel: Convolution, frame: KernelFrame) -> None:
-        self.kernel = kernel
+    total = "float32"  # what sums are kept in
+    channels = 1  # input channels that an element of a weight vector multiplies
+    outside: Expression | None = None  # what taps outside the image add to sums; None: nothing
+
+    def __init__(self, kernel: Convolution, frame: KernelFrame, pointers: Mapping[str, str]) -> None:
+        self.kernel, self.pointers = kernel, pointers
         height, width = kernel.result_size
         self.width, self.pixels = width, height * width
         pixels = kernel.batch * kernel.size[0] * kernel.size[1]
         channels = kernel.inputs if kernel.layout == "plain" else kernel.pixel
+        self.window = -(-kernel.window // self.channels)
         taps = kernel.kernel[0] * kernel.kernel[1]
-        weights = kernel.blocks * LANES * taps * (1 if kernel.depthwise else kernel.window)
-        self.input = frame.buffer("input", (pixels * channels,), "float32")
-        self.weight = frame.buffer("weight", (weights,), "float32")
-        self.bias = frame.buffer("bias", (padded(kernel.outputs),), "float32")
-        self.result = frame.buffer("result", (kernel.batch * self.pixels * kernel.result_pixel,), "float32")
+        weights = kernel.blocks * LANES * taps * (1 if kernel.depthwise else self.window)
+        self.input = self.view(frame, "input", pixels * channels // self.channels)
+        self.weight = self.view(frame, "weight", weights)
+        self.bias = self.view(frame, "bias", padded(kernel.outputs))
+        results = kernel.batch * self.pixels * kernel.result_pixel
+        self.result = self.view(frame, "result", results)
         self.operands = [
-            frame.buffer(f"operand{i}", (self._extent(step) * self._stride(step),), "float32")
+            self.view(frame, f"operand{i}", self._extent(step) * self._stride(step))
             for i, step in enumerate(operands_of(kernel.chain))
         ]
         self.keeps_zero = all(step.keeps_zero for step in kernel.chain)
+
+    def view(self, frame: KernelFrame, name: str, size: int) -> Expression:
+        """A pointer as a flat buffer."""
+        return frame.buffer(name, (size,), self.pointers[name])
+
+    def start(self, block: Expression) -> Expression:
+        """What the sums of 16 channels start with."""
+        return tir.bind(tir.load(self.bias, [block * tir.int32(LANES)]))
+
+    def multiplied(self, total: Expression, weight: Expression, value: Expression) -> Expression:
+        """`total` and one product more."""
+        return tir.fused_multiply_add(weight, value, total)
+
+    def read(self, at: Expression) -> Expression:
+        """Sixteen channels of the input."""
+        return tir.bind(tir.load(self.input, [at]))
 
     def _stride(self, step: ChainStep) -> int:
         return step.stride or padded(self.kernel.outputs)
@@ -47,7 +69,8 @@ class Images:
         height, width = kernel.size
         if kernel.layout == "last":
             pixel = row * tir.int32(width) + column
-            return pixel * tir.int32(kernel.pixel) + channel + tir.int32(kernel.input_offset)
+            first = tir.int32(kernel.input_offset // self.channels)
+            return pixel * tir.int32(kernel.pixel // self.channels) + channel + first
         image = tirx.floordiv(row, tir.int32(height))
         plane = image * tir.int32(kernel.inputs) + channel
         return (plane * tir.int32(height) + row - image * tir.int32(height)) * tir.int32(width) + column
@@ -58,7 +81,7 @@ class Images:
 
     def column_step(self) -> int:
         """Floats from an input column to the next."""
-        return self.kernel.pixel if self.kernel.layout == "last" else 1
+        return self.kernel.pixel // self.channels if self.kernel.layout == "last" else 1
 
     def finish(self, image: Expression, pixel: Expression, block: Expression, value: Expression) -> None:
         """The chain and the store of 16 channels; `pixel` counts through all images."""
@@ -73,7 +96,10 @@ class Images:
         value = through(kernel.chain, value, read)
         if kernel.outputs % LANES and not self.keeps_zero:
             value = within(value, first, kernel.outputs)
-        at = pixel * tir.int32(kernel.result_pixel) + first + tir.int32(kernel.result_offset)
+        self.write(pixel * tir.int32(kernel.result_pixel) + first + tir.int32(kernel.result_offset), value)
+
+    def write(self, at: Expression, value: Expression) -> None:
+        """Sixteen results."""
         tir.store(self.result, [at], value)
 
 
