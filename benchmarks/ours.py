@@ -41,10 +41,23 @@ class Intaglio(Stepping):
 
     def begin(self, tokens: Sequence[int]) -> int:
         self.session.reset()
-        return int(self.session.extend(tokens).argmax())
+        return int(self.session.choose(tokens))
 
     def advance(self, token: int) -> int:
-        return int(self.session.extend([token]).argmax())
+        return int(self.session.choose([token]))
+
+    def time_batch(self, prompts: Sequence[Sequence[int]], count: int) -> float:
+        """Seconds of `count` steps that extend a sequence for each prompt by its likeliest token."""
+        sequences = self.session.sequences
+        tokens = {}
+        for slot, prompt in enumerate(prompts):
+            sequences.reset(slot)
+            tokens[slot] = int(sequences.extend(slot, prompt).argmax())
+        start = time.perf_counter()
+        for _ in range(count):
+            best = sequences.best_many(tokens, 1)
+            tokens = {slot: int(ids[0]) for slot, (ids, _) in zip(tokens, best, strict=True)}
+        return time.perf_counter() - start
 
     def facts(self) -> dict[str, Any]:
         """Bytes and operations of this very artefact; a multiply-add counts twice."""

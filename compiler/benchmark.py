@@ -151,17 +151,17 @@ def _round(session: NativeSession, options: BenchOptions, index: int) -> tuple[f
     prompt = np.random.default_rng([SEED, index]).integers(session.vocabulary, size=options.prefill).tolist()
     short = np.random.default_rng([SEED, index, 1]).integers(session.vocabulary, size=SHORT_PROMPT).tolist()
     session.reset()
-    token = int(session.extend(short).argmax())
+    token = session.choose(short)
     after_short = _seconds(lambda: _decode(session, token, options.decode))
     session.reset()
-    prefill = _seconds(lambda: int(session.extend(prompt).argmax()))
+    prefill = _seconds(lambda: session.choose(prompt))
     after_prefill = _seconds(lambda: _decode(session, prompt[-1], options.decode))
     return prefill, after_short, after_prefill
 
 
 def _decode(session: NativeSession, token: int, count: int) -> None:
     for _ in range(count):
-        token = int(session.extend([token]).argmax())
+        token = session.choose([token])
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -44,13 +44,13 @@ class ClockSession:
     def reset(self, position: int = 0) -> None:
         self.position = position
 
-    def extend(self, tokens: Sequence[int]) -> np.ndarray:
+    def choose(self, tokens: Sequence[int]) -> int:
         assert self.position + len(tokens) <= self.capacity
         if len(tokens) > 1:
             self.prompts.append(tuple(tokens))
         self.position += len(tokens)
         self.now += 0.001 + 0.0001 * len(tokens)
-        return np.zeros(self.vocabulary, np.float32)
+        return 0
 
     def measure_ceilings(self) -> Ceilings:
         """Slower before the first prompt than afterwards: the better one counts."""
