@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from intaglio.backends.tvm.validation import problems_of
 from intaglio.compiler.errors import ArtifactError
 
 ALIGNMENT = 64  # bytes: TVM assumes it of every pointer
@@ -151,21 +152,28 @@ class Program:
 
     @classmethod
     def from_json(cls, text: str) -> Program:
-        """From JSON text; raises `ArtifactError` for anything else."""
+        """From JSON text; raises `ArtifactError` for anything else, and for numbers that lead astray."""
         try:
-            values = json.loads(text)
-            values["kernels"] = tuple(KernelCode(**one) for one in values["kernels"])
-            values["buffers"] = tuple(Buffer(**one) for one in values["buffers"])
-            values["tables"] = tuple(_table(one) for one in values["tables"])
-            values["foreign"] = tuple(
-                ForeignFile(**{**one, "caches": tuple(one["caches"])}) for one in values["foreign"]
-            )
-            values["batch"] = int(values["batch"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+            program = cls._read(json.loads(text))
+            problems = list(problems_of(program))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"program: not a program of this version ({error!r}); compile again"
             ) from error
+        if problems:
+            raise ArtifactError("\n  - ".join(["program: it is corrupt; compile again", *problems]))
+        return program
+
+    @classmethod
+    def _read(cls, values: Any) -> Program:
+        values["kernels"] = tuple(KernelCode(**one) for one in values["kernels"])
+        values["buffers"] = tuple(Buffer(**one) for one in values["buffers"])
+        values["tables"] = tuple(_table(one) for one in values["tables"])
+        values["foreign"] = tuple(
+            ForeignFile(**{**one, "caches": tuple(one["caches"])}) for one in values["foreign"]
+        )
+        values["batch"] = int(values["batch"])
+        return cls(**values)
 
 
 def _table(values: dict[str, Any]) -> StageTable:
