@@ -74,6 +74,9 @@ class Manifest:
     )  # of the graph → the site that computes it, or nothing
     operators: dict[str, str] = field(default_factory=dict)  # of a graph: node → its operator
     seconds: dict[str, float] = field(default_factory=dict)  # by phase of the compilation
+    batch_cost: dict[str, float] = field(default_factory=dict)  # of a decoder: rows → cost over that of one
+    one_row_seconds: float = 0.0  # of a decoder: what one row cost then
+    batch_cost_threads: int = 0  # with so many threads
     peak_memory_bytes: int = 0  # anonymous, beyond what the imports took
     files: dict[str, str] = field(default_factory=dict)  # name → SHA-256
     format: int = FORMAT

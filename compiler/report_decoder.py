@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from intaglio.compiler.batch_cost import described
 from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.report import Measure, Report, SiteReport
 
@@ -24,6 +25,9 @@ class DecoderReport(Report):
     workload: dict[str, Any]
     context: int
     bytes_per_token: int
+    cache_bytes: int  # of all sequences that the model was compiled for
+    batch_cost: dict[str, float]  # rows → cost over that of one
+    batch_cost_line: str
 
     @property
     def title(self) -> str:
@@ -45,6 +49,8 @@ class DecoderReport(Report):
             f"{self.origin()}, context {self.context} tokens",
             f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
             f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
+            f"cache for {self.workload['batch']} x {self.context} tokens: {self.cache_bytes / 1e6:.1f} MB",
+            self.batch_cost_line,
             *self.effort(),
         )
 
@@ -67,6 +73,9 @@ def make_report(
         context=manifest.context,
         artifact_bytes=artifact_bytes,
         bytes_per_token=program.bytes_per_token,
+        cache_bytes=session.memory["state"],
+        batch_cost=manifest.batch_cost,
+        batch_cost_line=described(manifest),
         peak_memory_bytes=manifest.peak_memory_bytes,
         seconds=manifest.seconds,
         sites=sites,

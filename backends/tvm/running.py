@@ -6,6 +6,7 @@ is a copy of such a table for every slot that has been used. In the table "batch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -70,6 +71,28 @@ class RunningProgram:
         self._run("batch", ids, given, 0, None)
         for slot in slots:
             self.positions[slot] += 1
+
+    def time_rows(self, rows: int, position: int) -> float:
+        """See `NativeSession.time_rows`."""
+        self.positions[:] = [position] * self.program.batch
+        tokens = np.zeros(rows, np.int32)
+        with self.library.pinned():
+            start = time.perf_counter()
+            if rows == 1:
+                self.extend("decode", tokens, 0)
+            elif rows <= self.program.batch:
+                self.extend_many(dict.fromkeys(range(rows), 0))
+            else:
+                self.score(tokens)
+            seconds = time.perf_counter() - start
+        self.positions[:] = [0] * self.program.batch
+        return seconds
+
+    def score(self, ids: NDArray[np.int32]) -> None:
+        """Extend the first sequence through the table that leaves the logits of all rows of its last part."""
+        step = self.program.table("score").tokens
+        for start in range(0, len(ids), step):
+            self.extend("score", ids[start : start + step], 0)
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """A view of the logits `[rows, vocabulary]` of the last call."""

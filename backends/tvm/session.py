@@ -117,6 +117,14 @@ class NativeSession:
             self.running.extend(table.name, ids, 0, timed)
         return timed
 
+    def time_rows(self, rows: int, position: int) -> float:
+        """Seconds of a step of `rows` rows after `position` tokens, which are whatever the cache holds.
+
+        Rows are tokens of as many sequences where the program has slots for them, and tokens of one
+        otherwise. No sequence holds any tokens afterwards.
+        """
+        return self.running.time_rows(rows, position)
+
     def measure_ceilings(self) -> Ceilings:
         """What this machine could do at best right now, with this session's threads."""
         return measure_ceilings(self.running.library, self._program)

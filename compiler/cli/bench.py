@@ -9,6 +9,7 @@ from intaglio.compiler.cli.common import add_json, add_model, opened, show
 
 if TYPE_CHECKING:
     from intaglio.compiler.compiled_model import CompiledModel
+    from intaglio.compiler.manifest import Manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +29,11 @@ def run(options: argparse.Namespace) -> int:
     with opened(options) as compiled:
         inputs = None if options.inputs is None else _inputs(options, compiled)
         measured = compiled.bench(options.prefill, options.decode, options.rounds, inputs=inputs)
+        manifest = compiled.manifest
     values = measured.to_json()
-    show(options, values, _graph(values) if compiled.manifest.kind == "graph" else _decoder(values))
+    if manifest.kind == "decoder":
+        values |= {"batch_cost": manifest.batch_cost, "one_row_seconds": manifest.one_row_seconds}
+    show(options, values, _graph(values) if manifest.kind == "graph" else _decoder(values, manifest))
     return 0
 
 
@@ -56,7 +60,9 @@ def _graph(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _decoder(values: dict[str, Any]) -> str:
+def _decoder(values: dict[str, Any], manifest: Manifest) -> str:
+    from intaglio.compiler.batch_cost import described
+
     lines = [
         _rate("prefill", values["prefill_tokens"], values, "prefill"),
         _rate("decode after 32 tokens", values["decode_tokens"], values, "decode"),
@@ -70,6 +76,7 @@ def _decoder(values: dict[str, Any]) -> str:
         f"{values['int8_operations_per_second'] / 1e9:.0f} billion 8-bit operations per second there are "
         f"(bfloat16 {values['bf16_operations_per_second'] / 1e9:.0f}, "
         f"float32 {values['fp32_operations_per_second'] / 1e9:.0f})",
+        described(manifest),
         f"{values['threads']} threads, {values['rounds']} rounds",
     ]
     return "\n".join(lines)

@@ -37,6 +37,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--decode", type=int, metavar="N", help="tokens of a usual continuation (default: 128)"
     )
     parser.add_argument(
+        "--batch", type=int, metavar="N", help="sequences that are continued together, up to 64 (default: 1)"
+    )
+    parser.add_argument(
         "--context", type=int, metavar="N", help="most tokens (default: the model's, at most 4096)"
     )
     parser.add_argument(
@@ -150,6 +153,6 @@ def _preview_text(seen: Preview) -> str:
 def _workload(options: argparse.Namespace) -> Workload | None:
     from intaglio.compiler.workload import Workload
 
-    given = {"prefill": options.prefill, "decode": options.decode}
+    given = {"prefill": options.prefill, "decode": options.decode, "batch": options.batch}
     known = {name: value for name, value in given.items() if value is not None}
     return Workload(**known) if known else None
