@@ -64,9 +64,7 @@ def build_decoder(
         chunk = settings.chunk_for(context)
         batch = settings.workload_for(context).batch
         coarse = settings.chosen.prefill == "int8"
-        lowered = lower(
-            fused.model, capacity=context, chunk=chunk, batch=batch, coarse_prefill=coarse
-        )
+        lowered = lower(fused.model, capacity=context, chunk=chunk, batch=batch, coarse_prefill=coarse)
 
     # Code is generated in a process of its own, meanwhile.
     with ThreadPoolExecutor(1) as pool:

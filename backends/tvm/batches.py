@@ -8,19 +8,24 @@ from intaglio.backends.tvm.regions import ForeignRegion
 from intaglio.backends.tvm.tables import FEW_ROWS
 from intaglio.compiler.errors import UnsupportedModelError
 
+REVIEW_ROWS = 2 * FEW_ROWS  # just more than the kernels for a few rows take
 
-def table_sizes(chunk: int, batch: int) -> list[tuple[str, int]]:
+
+def table_sizes(chunk: int, batch: int, coarse_prefill: bool) -> list[tuple[str, int]]:
     """Names of the tables of a program, and the most tokens that each takes.
 
     Args:
         chunk: tokens of a prompt that are computed at once.
         batch: sequences that are extended together.
+        coarse_prefill: whether prompts are computed from coarser weights, which is reviewed apart.
     """
     sizes = [("decode", 1), ("prefill", max(2, chunk)), ("score", max(2, min(chunk, FEW_ROWS)))]
     if chunk > FEW_ROWS:
         sizes.append(("short", FEW_ROWS))
     if batch > 1:
         sizes.append(("batch", batch))
+    if coarse_prefill and chunk > FEW_ROWS:
+        sizes.append(("review", min(chunk, REVIEW_ROWS)))
     return sizes
 
 

@@ -21,6 +21,7 @@ from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.layout import ROWS, FloatWeight, QuantizedWeight
 from intaglio.kernels.linear.matrix_matrix import QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
+from intaglio.kernels.linear.requantized import RequantizedMatrixMatrix
 from intaglio.kernels.quantize_activation.kernel import QuantizeActivation
 from intaglio.kernels.row_program.program import Step
 
@@ -128,9 +129,10 @@ class LinearEmitter:
             vector = QuantizedMatrixVector(layout, region.activation_group, epilogue, target.offset)
             self.table.add(vector, [*weight, *activation, target.buffer], region.site, barrier=True)
             return
-        matrix = QuantizedMatrixMatrix(
-            layout, region.activation_group, epilogue, target.stride, target.offset
-        )
+        # With one scale per row there is nothing to gain.
+        coarse = self.table.coarse and layout.group < layout.columns
+        product = RequantizedMatrixMatrix if coarse else QuantizedMatrixMatrix
+        matrix = product(layout, region.activation_group, epilogue, target.stride, target.offset)
         panel = self.table.private("panel", layout.columns * 2 * ROWS)
         self.table.add(matrix, [*weight, *activation, panel, target.buffer], region.site, barrier=True)
 
@@ -159,7 +161,9 @@ class LinearEmitter:
     ) -> None:
         if source.rows != "all":
             vector = DequantizedMatrixVector(layout, epilogue, source.stride, source.rows, target.offset)
-            scratch = [self.table.private(f"vector.{name}", size) for name, size in vector.scratch_bytes.items()]
+            scratch = [
+                self.table.private(f"vector.{name}", size) for name, size in vector.scratch_bytes.items()
+            ]
             self.table.add(vector, [*inputs, *scratch, target.buffer], site, barrier=True)
             return
         self.table.wait_for_rows(source)

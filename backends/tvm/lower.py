@@ -50,10 +50,13 @@ class Lowered:
         return self.pieces.arena.write(path)
 
 
-def lower(model: ir.Model, *, capacity: int, chunk: int, batch: int = 1) -> Lowered:
+def lower(
+    model: ir.Model, *, capacity: int, chunk: int, batch: int = 1, coarse_prefill: bool = False
+) -> Lowered:
     """Lower a fused canonical decoder whose cache holds `capacity` tokens of each of `batch` sequences.
 
-    Prompts are computed in chunks of `chunk` tokens.
+    Prompts are computed in chunks of `chunk` tokens; with `coarse_prefill`, from weights that are rounded to one
+    8-bit grid per row on the way. Table "review" then scores texts as prompts are computed.
     The program is the same for every target: the instruction family is chosen when code is generated.
 
     Raises:
@@ -69,12 +72,13 @@ def lower(model: ir.Model, *, capacity: int, chunk: int, batch: int = 1) -> Lowe
     logits = next(one for one in model.graph.outputs if one.name == "logits")
     numbers = {id(one): index for index, one in enumerate(foreign)}
     tables = []
-    for name, tokens in table_sizes(chunk, batch):
-        table = TableBuilder(name, tokens, pieces, readers=_readers(regions))
+    for name, tokens in table_sizes(chunk, batch, coarse_prefill):
+        coarse = coarse_prefill and name in ("prefill", "review")
+        table = TableBuilder(name, tokens, pieces, coarse, readers=_readers(regions))
         emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
             emitter.emit(region, guards.get(id(region)))
-        if name != "score":
+        if name not in ("score", "review"):
             emitter.choose()
         tables.append(StageTable(name, tokens, tuple(table.stages), tuple(table.foreign)))
     return _lowered(regions, pieces, tuple(tables), capacity, logits)

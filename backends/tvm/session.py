@@ -95,14 +95,17 @@ class NativeSession:
         return int(self.best(tokens, 1)[0][0])
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each."""
+        """Append `tokens`; float32 logits `[len(tokens), vocabulary]` after each.
+
+        Where the plan says prefill=int8, that holds for texts longer than the drafts that "score" takes, too.
+        """
         ids = self._checked(tokens)
         result = np.empty((len(ids), self.vocabulary), np.float32)
-        step = self._program.table("score").tokens
+        table = self._program.table_for_scores(len(ids))
         with self.running.library.pinned():
-            for start in range(0, len(ids), step):
-                part = ids[start : start + step]
-                self.running.extend("score", part, 0)
+            for start in range(0, len(ids), table.tokens):
+                part = ids[start : start + table.tokens]
+                self.running.extend(table.name, part, 0)
                 result[start : start + len(part)] = self.running.logits(len(part))
         return result
 

@@ -90,6 +90,7 @@ class TableBuilder:
     name: str
     tokens: int  # most tokens of a call; 1 selects the kernels for one token
     pieces: Pieces
+    coarse: bool = False  # products of many tokens may round weights anew
     stages: list[Stage] = field(default_factory=list)
     places: dict[ir.Value, Place] = field(default_factory=dict)
     readers: Counter[ir.Value] = field(default_factory=Counter)
@@ -115,7 +116,7 @@ class TableBuilder:
     @property
     def every_row(self) -> bool:
         """Whether the logits of all rows are wanted, not just those of the last."""
-        return self.name in ("batch", "score")
+        return self.name in ("batch", "score", "review")
 
     @property
     def rows(self) -> int:
