@@ -262,6 +262,18 @@ def widen_pairs(accumulator: Expression, pairs: Expression) -> Expression:
     return _call("int32x16", "intaglio_widen", accumulator, pairs)
 
 
+def dot4_halves(accumulator: Expression, codes: Expression, even: Expression, odd: Expression) -> Expression:
+    """Sixteen sums of four products of bytes and 16-bit numbers, for families that are `in_pairs`.
+
+    Args:
+        accumulator: int32x16.
+        codes: int32x16, each four unsigned bytes.
+        even: int32 scalar, two numbers of 16 bits, for the first and third bytes.
+        odd: int32 scalar, for the second and fourth.
+    """
+    return _call("int32x16", "intaglio_halves", accumulator, codes, spread(even), spread(odd))
+
+
 def opaque(value: int) -> Expression:
     """`value`, unseen by LLVM: a loop of so many rounds stays one. For families that are `in_pairs`."""
     return _call("int32", "intaglio_opaque", int32(value))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from intaglio.kernels.instructions import ByteDots, Instructions
-from intaglio.kernels.linear import quantized
+from intaglio.kernels.linear import fixed_point_halves, quantized
 from intaglio.kernels.linear.fixed_point import FixedPointWriter
 from intaglio.kernels.linear.layout import QuantizedWeight
 from intaglio.kernels.linear.mantissa import MantissaWriter
@@ -69,6 +69,7 @@ class DequantizedMatrixVector:
             mantissas.sum_groups()
             frame.each_own(self.weight.blocks // self.weight.interleave, mantissas.unit)
             return
-        planes = FixedPointWriter(self, frame, instructions)
+        halves = fixed_point_halves.fits(self, instructions)
+        planes = (fixed_point_halves.HalvesWriter if halves else FixedPointWriter)(self, frame, instructions)
         planes.quantize()
         frame.each_own(self.weight.blocks // self.weight.interleave, planes.unit)

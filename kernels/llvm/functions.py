@@ -6,6 +6,7 @@ inlined, and LLVM splits and joins nothing in the end. All vectors are `<16 x i3
 - `intaglio_dot4(sum, codes, factors)`: Σ of four products, unsigned codes by signed factors;
 - `intaglio_dot4_small`: the same for codes of at most 127, which spares some families half the work;
 - `intaglio_pairs(pairs, codes, factors)`, `intaglio_widen(sum, pairs)`: sums of two products in 16 bits;
+- `intaglio_halves(sum, codes, even, odd)`: Σ of four products by factors of 16 bits, where there are pairs;
 - `intaglio_opaque(n)`: n, where there are pairs, for counts of loops that must stay loops;
 - `intaglio_dot2(sum, pairs, factors)`: Σ of two products of bfloat16, in `<16 x float>`;
 - `intaglio_narrow(numbers)`: 16 float32 rounded to bfloat16, in pairs, `<8 x i32>`; where there is dot2;

@@ -16,19 +16,28 @@ def pmaddubsw(bits: int) -> str:
     text = f"""
 declare {half} @{ubsw}({byte}, {byte})
 declare {whole} @{wd}({half}, {half})
-define linkonce_odr {whole} @piece_dot4({whole} %s, {whole} %c, {whole} %f) {ATTRIBUTES} {{
+define linkonce_odr {whole} @piece_halves({whole} %s, {whole} %c, {whole} %e, {whole} %o)
+    {ATTRIBUTES} {{
   %ce = and {whole} %c, splat (i32 16711935)
   %even = bitcast {whole} %ce to {half}
   %ch = bitcast {whole} %c to {half}
   %odd = lshr {half} %ch, splat (i16 8)
+  %eh = bitcast {whole} %e to {half}
+  %oh = bitcast {whole} %o to {half}
+  %x = call {whole} @{wd}({half} %even, {half} %eh)
+  %y = call {whole} @{wd}({half} %odd, {half} %oh)
+  %sx = add {whole} %s, %x
+  %r = add {whole} %sx, %y
+  ret {whole} %r
+}}
+define linkonce_odr {whole} @piece_dot4({whole} %s, {whole} %c, {whole} %f) {ATTRIBUTES} {{
   %fh = bitcast {whole} %f to {half}
   %fl = shl {half} %fh, splat (i16 8)
   %feven = ashr {half} %fl, splat (i16 8)
   %fodd = ashr {half} %fh, splat (i16 8)
-  %x = call {whole} @{wd}({half} %even, {half} %feven)
-  %y = call {whole} @{wd}({half} %odd, {half} %fodd)
-  %sx = add {whole} %s, %x
-  %r = add {whole} %sx, %y
+  %fe = bitcast {half} %feven to {whole}
+  %fo = bitcast {half} %fodd to {whole}
+  %r = call {whole} @piece_halves({whole} %s, {whole} %c, {whole} %fe, {whole} %fo)
   ret {whole} %r
 }}
 define linkonce_odr i32 @intaglio_opaque(i32 %n) {ATTRIBUTES} {{
@@ -56,7 +65,7 @@ define linkonce_odr {whole} @piece_dot4_small({whole} %s, {whole} %c, {whole} %f
   ret {whole} %r
 }}
 """
-    names = {"dot4": 3, "dot4_small": 3, "pairs": 3, "widen": 2}
+    names = {"dot4": 3, "dot4_small": 3, "halves": 4, "pairs": 3, "widen": 2}
     return text + "".join(over_pieces(name, lanes, "i32", count) for name, count in names.items())
 
 
