@@ -25,7 +25,7 @@ from intaglio.compiler.manifest import LIBRARY, PROGRAM, Manifest
 from intaglio.compiler.opening import open_artifact
 from intaglio.compiler.partition_inputs import example_calls
 from intaglio.compiler.progress import ProgressListener
-from intaglio.compiler.settings import Settings, resolve_threads
+from intaglio.compiler.settings import Settings, planned_threads, resolve_threads
 from intaglio.compiler.workload import Workload
 from intaglio.cost_models import Target, resolve_target
 
@@ -108,15 +108,19 @@ def load(path: str | Path, *, recompile: bool = False, threads: int | None = Non
     """Open the compiled model in the folder `path`, memory-mapped.
 
     With `recompile`, its code is built anew for this machine; the weights are the same for every CPU. The
-    folder itself is left as it is: `save` the result to keep it.
+    folder itself is left as it is: `save` the result to keep it. `threads` left out means as many as the
+    model was compiled for.
 
     Raises:
+        OptionError: where this process may use fewer CPUs than the model was compiled for, and `threads` does
+            not say how many to use instead.
         ArtifactError: where `path` is no compiled model, or of another version.
         TamperedArtifactError: where a file is missing or was changed.
         ForeignArtifactError: where this machine cannot run the code.
     """
-    folder, count = Path(path).absolute(), resolve_threads(threads)
+    folder = Path(path).absolute()
     manifest = read_manifest(folder)
+    count = planned_threads(manifest.threads, threads)
     if recompile:
         return _recompiled(folder, manifest, count)
     verify(folder, manifest)

@@ -66,6 +66,7 @@ class Manifest:
     account: Account  # what the passes did and declined
     kind: Kind = "decoder"
     context: int = 0  # tokens; of a graph, 0
+    threads: int = 0  # that it was compiled for; of a graph, 0
     ports: dict[str, Any] = field(default_factory=dict)  # of a graph, as in `GraphPorts`
     padding: bool = False  # as compiled
     partition: dict[str, Any] = field(default_factory=dict)  # of a graph: what was measured of each candidate

@@ -97,6 +97,7 @@ def _manifest(
         target=json.loads(settings.target.to_json()),
         plan=json.loads(settings.chosen.to_json()),
         workload=dataclasses.asdict(settings.workload_for(lowered.program.capacity)),
+        threads=settings.threads,
         sites=tuple(_site(one) for one in lowered.sites),
         account=Account.of(results),
     )

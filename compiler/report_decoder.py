@@ -26,6 +26,8 @@ class DecoderReport(Report):
     context: int
     bytes_per_token: int
     cache_bytes: int  # of all sequences that the model was compiled for
+    memory: dict[str, int]  # bytes by kind, as allocated
+    threads: int
     batch_cost: dict[str, float]  # rows → cost over that of one
     batch_cost_line: str
 
@@ -50,9 +52,15 @@ class DecoderReport(Report):
             f"artefact {self.artifact_bytes / 1e6:.1f} MB; "
             f"a decode step reads {self.bytes_per_token / 1e6:.1f} MB of weights",
             f"cache for {self.workload['batch']} x {self.context} tokens: {self.cache_bytes / 1e6:.1f} MB",
+            self._memory_line(),
             self.batch_cost_line,
             *self.effort(),
         )
+
+    def _memory_line(self) -> str:
+        kinds = ", ".join(f"{kind} {size / 1e6:.1f}" for kind, size in self.memory.items())
+        total = sum(self.memory.values()) / 1e6
+        return f"memory with {self.threads} threads: at most {total:.1f} MB ({kinds})"
 
 
 def make_report(
@@ -74,6 +82,8 @@ def make_report(
         artifact_bytes=artifact_bytes,
         bytes_per_token=program.bytes_per_token,
         cache_bytes=session.memory["state"],
+        memory=session.memory,
+        threads=session.threads,
         batch_cost=manifest.batch_cost,
         batch_cost_line=described(manifest),
         peak_memory_bytes=manifest.peak_memory_bytes,

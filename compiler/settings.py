@@ -195,6 +195,21 @@ def resolve_threads(threads: int | None) -> int:
     return threads or min(available_cpus(), psutil.cpu_count(logical=False) or available_cpus())
 
 
+def planned_threads(planned: int, threads: int | None) -> int:
+    """The threads for a model compiled for `planned` (0: nobody said): `threads`, or as many as planned.
+
+    Raises `OptionError` where there are fewer CPUs.
+    """
+    if threads is not None or not planned:
+        return resolve_threads(threads)
+    if planned > available_cpus():
+        raise OptionError(
+            f"load: compiled for {planned} threads, and this process may use {available_cpus()} CPUs: load "
+            f"with threads={available_cpus()} or fewer, or compile again for that many."
+        )
+    return planned
+
+
 def available_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

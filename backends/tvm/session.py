@@ -55,6 +55,11 @@ class NativeSession:
         return self.running.positions[0]
 
     @property
+    def threads(self) -> int:
+        """Workers, of which the caller's thread is the first."""
+        return self.running.library.threads
+
+    @property
     def memory(self) -> dict[str, int]:
         """Bytes of every space of the program, as allocated; pages come into being when they are touched."""
         return self._program.space_sizes(self.running.library.threads)

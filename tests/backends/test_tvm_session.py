@@ -134,6 +134,24 @@ def test_what_is_left_in_the_workspace_does_not_matter(decoder):
     session.close()
 
 
+def test_workers_that_lose_their_cpu_cost_time_and_nothing_else(decoder):
+    """Other processes take turns with both workers, who then find each other at barriers late."""
+    session = decoder.session(2)
+    expected = [session.extend(decoder.tokens), *(session.extend([token]) for token in range(20))]
+    spin = f"import os; os.sched_setaffinity(0, {os.sched_getaffinity(0)}); [None for _ in iter(int, 1)]"
+    others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(4)]
+    try:
+        session.reset()
+        found = [session.extend(decoder.tokens), *(session.extend([token]) for token in range(20))]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    for one, another in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, another)
+    session.close()
+
+
 def test_profile_names_the_sites_in_order(decoder, session):
     for tokens in ([7], decoder.tokens[:16]):
         times = session.profile(tokens)

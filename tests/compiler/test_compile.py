@@ -220,6 +220,22 @@ def foreign(artifact: Any, tmp_path: Path) -> Path:
     return path
 
 
+def test_fewer_cpus_than_planned_are_an_error_that_says_what_to_do(artifact: Any, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(artifact.folder, tmp_path / "planned"))
+    write_manifest(path, dataclasses.replace(read_manifest(path), threads=1000))
+    with pytest.raises(intaglio.OptionError, match=r"compiled for 1000 threads.*threads=\d+ or fewer"):
+        intaglio.load(path)
+    with intaglio.load(path, threads=1) as model:
+        assert model.threads == 1
+
+
+def test_left_out_the_threads_are_those_planned(artifact: Any) -> None:
+    planned = read_manifest(artifact.folder).threads
+    assert planned >= 1
+    with intaglio.load(artifact.folder) as model:
+        assert model.threads == model.report.threads == planned  # type: ignore[attr-defined]
+
+
 def test_a_foreign_model_is_refused(foreign: Path) -> None:
     with pytest.raises(intaglio.ForeignArtifactError, match=r"avx4096.*recompile=True"):
         intaglio.load(foreign)

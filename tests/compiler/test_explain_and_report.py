@@ -56,10 +56,11 @@ MANIFEST = Manifest(
 
 
 class ProfileSession:
-    capacity = 40
+    capacity, threads = 40, 2
 
     def __init__(self) -> None:
         self.steps = 0
+        self.memory = {"weights": 8_000_000, "state": 1_500_000}
 
     def reset(self, position: int = 0) -> None: ...
 
@@ -151,6 +152,11 @@ def test_the_text_names_everything(report: Report) -> None:
     text = report.to_text()
     for part in ("tiny.gguf", "skylake", "keep:a8g32", "layers.*.mlp.down_proj", "lm_head", "3.8 s"):
         assert part in text
+
+
+def test_memory_is_told_by_kind(report: Report) -> None:
+    assert "memory with 2 threads: at most 9.5 MB (weights 8.0, state 1.5)" in report.to_text()
+    assert report.to_json()["memory"] == {"weights": 8_000_000, "state": 1_500_000}
 
 
 def test_the_report_is_json(report: Report) -> None:
