@@ -66,7 +66,9 @@ def int8_candidates(model: ir.Model, inputs: CalibrationInputs, options: Int8Opt
     candidates, declined = list[Int8Candidate](), list[Declined]()
     for recipe in _recipes(model, inputs, options, search):
         found = search.find(recipe, options.seconds)
-        if found.quality.passes and found.sites:
+        if not found.result.applied:
+            declined += found.result.declined
+        elif found.quality.passes:
             candidates.append(_candidate(recipe, found, inputs))
         else:
             reason = f"{found.quality} on {inputs}: more is lost than {options.tolerance:.2%}"

@@ -52,7 +52,7 @@ def resized(image: np.ndarray, height: int, oversampling: int) -> np.ndarray:
 def prose() -> tuple[str, ...]:
     """Docstrings of the standard library."""
     found: list[str] = []
-    for path in sorted(LIBRARY.glob("*.py"))[:80]:
+    for path in sorted(LIBRARY.glob("*.py"))[:25]:
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8", errors="ignore")))
         kinds = ast.FunctionDef | ast.ClassDef | ast.Module
         found += [text for one in nodes if isinstance(one, kinds) and (text := ast.get_docstring(one))]
@@ -122,7 +122,8 @@ def voice(seed: int, samples: int = 576, rate: int = 16000) -> Arrays:
 def files() -> tuple[Path, ...]:
     """Files of many kinds beside the interpreter's library."""
     by_kind: dict[str, list[Path]] = {}
-    for path in sorted(one for one in LIBRARY.rglob("*.*") if one.is_file() and one.stat().st_size > 64):
+    near = [*LIBRARY.glob("*.*"), *LIBRARY.glob("*/*.*")]
+    for path in sorted(one for one in near if one.is_file() and one.stat().st_size > 64):
         by_kind.setdefault(path.suffix.lower(), []).append(path)
     return tuple(path for kind in sorted(by_kind) for path in by_kind[kind][:40])
 

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from intaglio.compiler.ir.builder import GraphBuilder
 from intaglio.passes.quantize.static.gate import multiply_by_gate
 from intaglio.passes.quantize.static.grid import Grid, grid_of, only_hard_swish_reads
-from intaglio.passes.quantize.static.places import Places, needs, places_of
+from intaglio.passes.quantize.static.places import ABSORBED, Places, needs, places_of
 from intaglio.passes.quantize.static.round_kernel import round_kernel
 from intaglio.passes.quantize.static.value_range import ValueRange
 from intaglio.passes.result import Applied, Declined, PassResult
-from intaglio.passes.rewriting import remove_unused, sizes
+from intaglio.passes.rewriting import made_by, remove_unused, sizes
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,14 @@ class RoundStatically:
 
 
 def _round(graph: ir.Graph, value: ir.Value, grid: Grid) -> tuple[ir.Value, ir.Value]:
-    """Let all that read `value` read it rounded; (its codes, what is read). Graph outputs stay."""
+    """Let all that read `value` read it rounded; (its codes, what is read).
+
+    A graph output stays as computed, unless bytes make it: then only its bytes are ever computed.
+    """
     readers = [(use.node, use.idx) for use in value.uses()]
     nodes = {node for node, _ in readers}
-    builder = GraphBuilder.extend(graph, before=next(node for node in graph if node in nodes))
+    builder = GraphBuilder.extend(graph, before=next((node for node in graph if node in nodes), None))
+    given_out = value.is_graph_output() and _is_made_of_bytes(value)
     codes = builder.node(
         "QuantizeLinear",
         [grid.base, _number(builder, grid.base_scale), _number(builder, grid.base_zero_point)],
@@ -98,7 +102,26 @@ def _round(graph: ir.Graph, value: ir.Value, grid: Grid) -> tuple[ir.Value, ir.V
     )
     for node, place in readers:
         node.replace_input_with(place, rounded)
+    if given_out:
+        _give_out(graph, value, rounded)
     return codes, rounded
+
+
+def _is_made_of_bytes(value: ir.Value) -> bool:
+    node = value.producer()
+    if node is None:
+        return False
+    if node.op_type in ABSORBED and node.inputs[0] is not None and _is_made_of_bytes(node.inputs[0]):
+        return True
+    return any(made_by(one, "DequantizeLinear") is not None for one in node.inputs)
+
+
+def _give_out(graph: ir.Graph, value: ir.Value, rounded: ir.Value) -> None:
+    name, value.name = value.name, f"{value.name}.exact"
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[index] = rounded
+    rounded.name = name
 
 
 def _number(builder: GraphBuilder, number: np.generic) -> ir.Value:
