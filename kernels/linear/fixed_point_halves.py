@@ -1,8 +1,8 @@
 """The products of `fixed_point.py` for 8-bit codes and families whose products of bytes come in pairs.
 
 There a product of two planes of bytes takes twelve operations for 32 bytes of codes. The token's numbers as
-they are, of 16 bits, times codes widened to 16 bits take six, with the same sums: even columns in one plane, odd
-ones in the other, since masking and shifting widen every second byte of a word of codes.
+they are, of 16 bits, times codes widened to 16 bits take six, with the same sums: even columns in one plane,
+odd ones in the other, since masking and shifting widen every second byte of a word of codes.
 """
 
 from __future__ import annotations
