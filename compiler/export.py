@@ -55,9 +55,9 @@ def export_onnx(manifest: Manifest, path: Path, *, round_activations: bool = Fal
 
     The graph is the canonical decoder of docs/architecture.md: `input_ids`, `position` and the caches in,
     `logits` of all positions and the updated caches out. Weights are on the compiled model's grid.
-    Activations are rounded, as the compiled model does, only with `round_activations`: two runtimes never
-    add in the same order, a sum next to a rounding threshold falls to either side, and thirty layers make
-    much of it.
+    Activations, keys and values are rounded, as the compiled model does, only with `round_activations`: two
+    runtimes never add in the same order, a sum next to a rounding threshold falls to either side, and thirty
+    layers make much of it.
     Raises `ArtifactError`.
     """
     from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, RemoveUnusedOpsetsPass
@@ -66,7 +66,8 @@ def export_onnx(manifest: Manifest, path: Path, *, round_activations: bool = Fal
 
     settings = settings_of(manifest, source_of(manifest, "export"))
     if not round_activations:
-        settings = dataclasses.replace(settings, plan=without_rounding(settings.chosen))
+        exact = dataclasses.replace(without_rounding(settings.chosen), cache="fp32")
+        settings = dataclasses.replace(settings, plan=exact)
     _, model, _ = treated_graph(settings)
     InlinePass()(model)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # onnx-ir leaves its __init__ untyped
@@ -113,12 +114,12 @@ def settings_of(manifest: Manifest, source: Path) -> Settings:
 
 
 def without_rounding(plan: Plan) -> Plan:
-    """`plan` with activations left in floating point, keys and values in float32."""
+    """`plan` with activations left in floating point."""
     default, *sites = (
         dataclasses.replace(one, activations=None) for one in (plan.default, *plan.sites.values())
     )
     exact = dict(zip(plan.sites, sites, strict=True))
-    return dataclasses.replace(plan, default=default, sites=exact, cache=plan.cache and "fp32")
+    return dataclasses.replace(plan, default=default, sites=exact)
 
 
 def provenance(source: Source, plan: Plan) -> dict[str, str]:

@@ -150,7 +150,9 @@ def _read_object(text: str) -> dict[str, Any]:
 # original from 97.4 to 96.7 %, and saves no time (docs/decisions/0007-rounding-activations.md).
 DEFAULT_PLAN = Plan(KEEP, {"lm_head": Treatment(None, None)})
 
-DEFAULT_CACHE: CacheFormat = "fp32"
+# KL from SmolLM2's original, 2040 tokens: fp32 0.00215, fp16 0.00220, bf16 0.00222 (products of it, too),
+# all within each other's 95 % intervals of ± 0.0002; int8 0.0030. bf16 is the fastest of the first three.
+DEFAULT_CACHE: CacheFormat = "bf16"
 DEFAULT_PREFILL: PrefillFormat = "exact"
 
 # Whatever a graph is, it computes what its authors meant: a model that rounds activations says so itself.

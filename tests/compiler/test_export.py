@@ -57,7 +57,8 @@ def test_the_export_computes_what_was_compiled(compiled: CompiledModel, tmp_path
     assert {one.name for one in path.parent.iterdir()} == {"model.onnx", "model.weights"}
     model = ir.load(path)
     found = GraphSession(model, OnnxRuntimeSession(model, threads=1)).score(TOKENS)
-    assert float(np.abs(found - compiled(TOKENS)).max() / np.abs(found).max()) < 5e-3
+    # Queries and weights are rounded to bfloat16 as well in products, where the CPU has such.
+    assert float(np.abs(found - compiled(TOKENS)).max() / np.abs(found).max()) < 4e-2
     assert model.metadata_props["intaglio.source_sha256"] == compiled.manifest.source.sha256
 
 
