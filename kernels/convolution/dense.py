@@ -115,8 +115,11 @@ class _Phase:
 
     def tile(self, place: _Place, group: Expression, blocks: int, alike: Tiles) -> None:
         """One tile, all blocks at once or one after the other."""
-        if not self.apart:
-            _Tile(self, place, group, blocks, tir.int32(0), blocks, alike.runs).emit()
+        whole, rest = divmod(self.kernel.blocks, self.kernel.together)
+        last = blocks == rest or whole + (rest > 0) == 1  # known to be the last group
+        half = self.images.halves and last and 0 < self.kernel.outputs % LANES <= LANES // 2
+        if not self.apart or (half and blocks == 1):
+            _Tile(self, place, group, blocks, tir.int32(0), blocks, alike.runs, half).emit()
             return
         with T.serial(blocks) as block:
             _Tile(self, place, group, blocks, block, 1, alike.runs).emit()
@@ -140,6 +143,7 @@ class _Tile:
     first: Expression  # block of the group, from which on
     blocks: int  # are computed
     runs: tuple[Run, ...]
+    half: bool = False  # the last block has at most 8 channels, and half a vector will do
 
     def emit(self) -> None:
         """Sums from the bias on, then the chain."""
@@ -149,9 +153,12 @@ class _Tile:
         taps = kernel.kernel[0] * kernel.kernel[1] * images.window * LANES
         self.weights = tir.hold(self.group * together * tir.int32(taps) + self.first * tir.int32(LANES))
         self.channel = self.first_channel()
-        self.totals = [tir.local((size, LANES), images.total) for _ in range(self.blocks)]
-        for block, total in enumerate(self.totals):
-            start = images.start(self.block + tir.int32(block))
+        self.lanes = [LANES] * self.blocks
+        if self.half:
+            self.lanes[-1] = LANES // 2
+        self.totals = [tir.local((size, lanes), images.total) for lanes in self.lanes]
+        for block, (total, lanes) in enumerate(zip(self.totals, self.lanes, strict=True)):
+            start = images.start(self.block + tir.int32(block), lanes)
             for pixel in range(size):
                 tir.store(total, [pixel, 0], start)
         each_tap(self.phase.rows, self.place.row, self.row)
@@ -238,14 +245,18 @@ class _Tile:
         images = self.phase.images
         at = start + channel * tir.int32(self.interleaved * LANES)
         weights = [
-            tir.bind(tir.load(images.weight, [at + tir.int32(block * LANES)])) for block in range(self.blocks)
+            tir.bind(tir.load(images.weight, [at + tir.int32(block * LANES)], lanes))
+            for block, lanes in enumerate(self.lanes)
         ]
         source = source + channel * tir.int32(images.channel_step())
         step = self.phase.columns.input_step * images.column_step()
         for pixel in positions:
-            value = tir.spread(tir.bind(images.input[source + tir.int32(pixel * step)]))
-            for total, weight in zip(self.totals, weights, strict=True):
-                tir.store(total, [pixel, 0], images.multiplied(tir.load(total, [pixel, 0]), weight, value))
+            value = tir.bind(images.input[source + tir.int32(pixel * step)])
+            for total, weight, lanes in zip(self.totals, weights, self.lanes, strict=True):
+                before = tir.load(total, [pixel, 0], lanes)
+                tir.store(
+                    total, [pixel, 0], images.multiplied(before, weight, tir.spread(value, lanes), lanes)
+                )
 
     def finish(self) -> None:
         """Chain and store of all pixels."""
@@ -258,4 +269,15 @@ class _Tile:
             channels = tir.hold(self.block + tir.int32(block))
             for pixel in range(self.phase.tiling.size):
                 at = first + tir.int32(pixel * columns.step)
-                images.finish(self.place.image, at, channels, tir.bind(tir.load(total, [pixel, 0])))
+                value = widened(tir.bind(tir.load(total, [pixel, 0], self.lanes[block])), self.lanes[block])
+                images.finish(self.place.image, at, channels, value)
+
+
+def widened(value: Expression, lanes: int) -> Expression:
+    """A vector with zeros up to 16 lanes."""
+    if lanes == LANES:
+        return value
+    whole = tir.local((LANES,))
+    tir.store(whole, [0], tir.zeros())
+    tir.store(whole, [0], value)
+    return tir.bind(tir.load(whole, [0]))

@@ -19,6 +19,7 @@ class Images:
 
     total = "float32"  # what sums are kept in
     channels = 1  # input channels that an element of a weight vector multiplies
+    halves = True  # whether vectors of 8 lanes can be multiplied
     outside: Expression | None = None  # what taps outside the image add to sums; None: nothing
 
     def __init__(self, kernel: Convolution, frame: KernelFrame, pointers: Mapping[str, str]) -> None:
@@ -45,13 +46,15 @@ class Images:
         """A pointer as a flat buffer."""
         return frame.buffer(name, (size,), self.pointers[name])
 
-    def start(self, block: Expression) -> Expression:
-        """What the sums of 16 channels start with."""
-        return tir.bind(tir.load(self.bias, [block * tir.int32(LANES)]))
+    def start(self, block: Expression, lanes: int = LANES) -> Expression:
+        """What the sums of a block's channels start with."""
+        return tir.bind(tir.load(self.bias, [block * tir.int32(LANES)], lanes))
 
-    def multiplied(self, total: Expression, weight: Expression, value: Expression) -> Expression:
+    def multiplied(
+        self, total: Expression, weight: Expression, value: Expression, lanes: int = LANES
+    ) -> Expression:
         """`total` and one product more."""
-        return tir.fused_multiply_add(weight, value, total)
+        return tir.fused_multiply_add(weight, value, total, lanes)
 
     def read(self, at: Expression) -> Expression:
         """Sixteen channels of the input."""

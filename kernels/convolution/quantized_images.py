@@ -18,6 +18,8 @@ from intaglio.kernels.tir import Expression, KernelFrame, tirx
 class _Bytes(Images):
     """What both kinds share: scales, and results of 8 bits."""
 
+    halves = False
+
     def __init__(self, kernel: QuantizedConvolution, frame: KernelFrame, instructions: Instructions) -> None:
         super().__init__(kernel.shape, frame, kernel.pointers)
         self.quantized, self.instructions = kernel, instructions
@@ -48,8 +50,11 @@ class ByteDots(_Bytes):
     total = "int32"
     channels = 4
 
-    def multiplied(self, total: Expression, weight: Expression, value: Expression) -> Expression:
+    def multiplied(
+        self, total: Expression, weight: Expression, value: Expression, lanes: int = LANES
+    ) -> Expression:
         """`total` and four products more in every lane."""
+        del lanes  # always 16
         return tir.dot4_vectors(total, value, weight, self.instructions)
 
     def finish(self, image: Expression, pixel: Expression, block: Expression, value: Expression) -> None:
@@ -61,9 +66,9 @@ class ByteDots(_Bytes):
 class ByteChannels(_Bytes):
     """Depthwise convolutions."""
 
-    def start(self, block: Expression) -> Expression:
+    def start(self, block: Expression, lanes: int = LANES) -> Expression:
         """Nothing: a bias might leave no room for exact sums."""
-        del block
+        del block, lanes
         return tir.zeros()
 
     def read(self, at: Expression) -> Expression:
