@@ -49,8 +49,8 @@ def classifier(outlier: float = 1.0) -> onnx.ModelProto:
         "v": normal(10, 24), "e": normal(10),
     }  # fmt: skip
     made = [numpy_helper.from_array(one, name) for name, one in weights.items()]
-    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 20, 20])]
-    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 10])]
+    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10])]
     graph = helper.make_graph(nodes, "classifier", ports, result, made)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
@@ -68,7 +68,7 @@ def candidates(model: onnx.ModelProto, **options: Any) -> Any:
 
 def test_versions_within_the_tolerance_are_offered_with_certificates() -> None:
     found = candidates(classifier())
-    assert [one.name.split(",")[0] for one in found.candidates][0] == "int8 convolutions"
+    assert found.candidates[0].name.split(",")[0] == "int8 convolutions"
     for one in found.candidates:
         assert one.quality.passes
         gates = [applied.certificate for applied in one.applied if applied.site == "model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_onnxruntime_runs_nothing_in_floating_point(parse: Parse, tmp_path: Any)
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", options)
     session.run(None, {"x": x})
-    events = json.loads(open(session.end_profiling(), encoding="utf-8").read())
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     ran = [one["args"]["op_name"] for one in events if one["name"].endswith("_kernel_time")]
     assert ran.count("QLinearConv") == 3
     assert ran.count("QLinearMul") == 1
@@ -123,7 +124,8 @@ def test_onnxruntime_runs_nothing_in_floating_point(parse: Parse, tmp_path: Any)
 
 def test_a_grid_at_the_knee_multiplies_codes_exactly(parse: Parse) -> None:
     """x on the grid itself: the product of codes is hard swish but for the rounding of its result."""
-    text = "net (float[1, 1, 1, 33] x) => (float[1, 1, 1, 33] y) { a = Conv(x, w) h = HardSwish(a) y = Conv(h, w) }"
+    text = """net (float[1, 1, 1, 33] x) => (float[1, 1, 1, 33] y) {
+        a = Conv(x, w) h = HardSwish(a) y = Conv(h, w) }"""
     model = parse(text, w=np.ones((1, 1, 1, 1), np.float32))
     x = np.linspace(-6, 5, 33, dtype=np.float32).reshape(1, 1, 1, 33)
     wanted = run(model, x=x)["y"]
@@ -198,7 +200,9 @@ def test_every_grid_holds_zero(low: float) -> None:
 
 def test_dynamic_rounding_shares_one_input_and_declines_float_weights(parse: Parse) -> None:
     text = """net (float[3, 8] x) => (float[3, 5] y, float[3, 5] z, float[3, 5] f) {
-        t = Transpose(w) y = MatMul(x, t) u = Transpose(v) z = MatMul(x, u) s = Transpose(q) f = MatMul(x, s) }"""
+        t = Transpose(w) y = MatMul(x, t)
+        u = Transpose(v) z = MatMul(x, u)
+        s = Transpose(q) f = MatMul(x, s) }"""
     model = parse(text, w=numbers(5, 8), v=numbers(5, 8), q=numbers(5, 8))
     x = numbers(3, 8)
     wanted = run(model, x=x)
