@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from intaglio.compiler.errors import OptionError
 from intaglio.compiler.graph_calls import arrays_of, named
 from intaglio.compiler.graph_ports import GraphPorts
 from intaglio.compiler.manifest import Manifest
+from intaglio.cost_models import Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -87,6 +89,34 @@ class CompiledGraph(CompiledModel):
         arrays = generated_inputs(self.ports) if inputs is None else arrays_of(self.ports, inputs)
         return measure(self._run, arrays, self._original, self.threads, rounds)
 
+    def recompile_for(self, *examples: Inputs) -> CompiledGraph:
+        """The same model compiled anew, with kernels for the shapes of these example calls.
+
+        It is read again from its source; this one stays as it is. Raises `OptionError` where the examples do
+        not fit or the model was an object in memory, `ArtifactError` where its source is gone or has changed.
+        """
+        from intaglio.compiler.driver import compile
+        from intaglio.compiler.export import source_of
+        from intaglio.compiler.plan import Plan
+
+        if not examples:
+            raise OptionError("recompile_for: give the inputs of at least one call.")
+        if self.manifest.source.path is None:
+            raise OptionError(
+                f"recompile_for: {self.manifest.source.name} was an object in memory: compile it again with "
+                "example_inputs."
+            )
+        found = compile(
+            source_of(self.manifest, "recompile_for"),
+            Target.from_json(json.dumps(self.manifest.target)),
+            example_inputs=[one if isinstance(one, Mapping) else tuple(one) for one in examples],
+            padding=self.manifest.padding,
+            plan=Plan.from_json(json.dumps(self.manifest.plan)),
+            threads=self.threads,
+        )
+        assert isinstance(found, CompiledGraph), "a graph stays one"
+        return found
+
     def generate(self, *_: Any, **__: Any) -> NoReturn:
         """Raises `OptionError`."""
         self._refuse("generate")
@@ -128,7 +158,7 @@ class CompiledGraph(CompiledModel):
         if self._native is not None and self._native.fits(arrays):
             with self._lock:  # its buffers are those of one call
                 return self._native.run(arrays)
-        if not hasattr(self._region, "run"):
+        if callable(self._region):
             self._region = self._region()  # opened for the first call of another shape
         return region_run(self._region, self.ports)(arrays)
 

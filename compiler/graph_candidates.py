@@ -1,4 +1,4 @@
-"""The ways to run a graph whole in onnxruntime: as traced or as normalised, with threads that spin or sleep."""
+"""The ways to run a graph whole in onnxruntime: as traced or as normalised, threads spinning or sleeping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIGINAL, NORMALISED, SPINNING = "onnxruntime", "onnxruntime, normalised", ", th
 
 
 def region_run(session: RegionSession, ports: GraphPorts) -> Callable[[Call], dict[str, Array]]:
-    """Calls of `session` in the types of `ports`: onnxruntime computes bfloat16 graphs in float32, ports included."""
+    """Calls of `session` in the types of `ports`: it computes bfloat16 graphs in float32, ports included."""
 
     def run(arrays: Mapping[str, Array]) -> dict[str, Array]:
         fed = {name: one.astype(session.inputs[name].dtype, copy=False) for name, one in arrays.items()}
@@ -42,7 +42,7 @@ class WholeGraphs:
         self._forms: dict[str, Path] = {}
 
     def write(self, original: ir.Model | None, normalised: ir.Model) -> None:
-        """Write the files; without `original` there is one form only, since the plan changes what is computed."""
+        """Write the files; without `original`, since the plan changes what is computed, one form only."""
         for name, model, write in (
             (ORIGINAL, original, write_plain),
             (NORMALISED, normalised, write_region),

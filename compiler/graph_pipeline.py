@@ -19,8 +19,9 @@ from intaglio.compiler.integer_graphs import IntegerGraphs
 from intaglio.compiler.ir import Dump
 from intaglio.compiler.manifest import TOKENIZER, Manifest
 from intaglio.compiler.native_candidates import NATIVE, NativeCandidates, native_calls
-from intaglio.compiler.partition import Partition, partition
+from intaglio.compiler.partition import Partition
 from intaglio.compiler.partition_inputs import arrays_of_examples, made_call
+from intaglio.compiler.partition_search import search
 from intaglio.compiler.plan import GRAPH_PLAN
 from intaglio.compiler.progress import Recorder
 from intaglio.compiler.settings import Settings
@@ -52,8 +53,8 @@ def build_graph(settings: Settings, traced: Traced, folder: Path, step: Recorder
 
     with step.phase("partition"), disk_errors("compile", folder):
         native = NativeCandidates(treated.model, native_calls(ports, settings, calls), settings, folder)
-        candidates = [*whole.candidates(), *native.candidates(), *integers.candidates()]
-        found = partition(candidates, calls, NORMALISED, settings.threads)
+        others = [*whole.candidates(), *integers.candidates()]
+        found = search(others, native, calls, NORMALISED, settings.threads)
         native.keep(found.kept)
         rounded = integers.keep(found.kept)
         if rounded is None:

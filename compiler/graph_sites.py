@@ -16,22 +16,26 @@ from intaglio.passes.linears import Linear, find_linears
 from intaglio.passes.weights import tensor_of
 
 REGION_SITE = "region"
-BACKEND = "onnxruntime"
+BACKEND, NATIVE = "onnxruntime", "tvm"
+FREE = ("onnxruntime", "view")  # kinds that are no kernel of ours
 
 
 def sites_of(
-    model: ir.Model, ports: GraphPorts, plan: Plan
+    model: ir.Model, ports: GraphPorts, plan: Plan, kernels: Mapping[str, str]
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, str]]:
-    """(the sites of the treated graph `model`, in order: the region, then its layers; node → its site)."""
+    """(the sites of the treated graph `model`, in order: the region, then its layers; node → its site).
+
+    `kernels` says of which kind the kernel is that computes a node, where there is a native program.
+    """
     linears, forms = find_linears(model), product_forms(model)
     region = _unused(REGION_SITE, {one.site for one in linears})
-    layers = [_layer(one, plan, forms[one.matmul]) for one in linears]
+    layers = [_layer(one, plan, forms[one.matmul], kernels) for one in linears]
     everything = sum(tensor_of(one).nbytes for one in model.graph.initializers.values())
     rest = max(0, everything - sum(one["bytes"] for one in layers))  # a shared weight is told of each layer
     nodes = {_name(node): region for node in _nodes(model)}
     for linear in linears:
         nodes |= dict.fromkeys(_layer_nodes(linear), linear.site)
-    return (_region(region, model, ports, rest), *layers), nodes
+    return (_region(region, model, ports, rest, kernels), *layers), nodes
 
 
 def operators_of(model: ir.Model) -> dict[str, str]:
@@ -43,11 +47,15 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     return iter(ir.traversal.RecursiveGraphIterator(model.graph))
 
 
-def _region(name: str, model: ir.Model, ports: GraphPorts, other_bytes: int) -> dict[str, Any]:
+def _region(
+    name: str, model: ir.Model, ports: GraphPorts, other_bytes: int, kernels: Mapping[str, str]
+) -> dict[str, Any]:
+    ours = sum(kind not in FREE for kind in kernels.values())
     return {
         "site": name,
         "kind": "region",
-        "backend": BACKEND,
+        "backend": NATIVE if ours else BACKEND,
+        **({"nodes with kernels": ours} if ours else {}),
         "nodes": sum(one.op_type != CONSTANT for one in _nodes(model)),
         "inputs": _handed_over(ports.inputs),
         "outputs": _handed_over(ports.outputs),
@@ -56,12 +64,13 @@ def _region(name: str, model: ir.Model, ports: GraphPorts, other_bytes: int) -> 
     }
 
 
-def _layer(linear: Linear, plan: Plan, form: str) -> dict[str, Any]:
+def _layer(linear: Linear, plan: Plan, form: str, kernels: Mapping[str, str]) -> dict[str, Any]:
+    kind = kernels.get(_name(linear.matmul), BACKEND)
     return {
         "site": linear.site,
         "kind": "linear",
-        "backend": BACKEND,
-        "kernel": form,
+        "backend": BACKEND if kind == BACKEND else NATIVE,
+        "kernel": form if kind == BACKEND else kind,
         "treatment": str(plan[linear.site]),
         "format": linear.weight.format,
         "shape": list(linear.weight.shape),

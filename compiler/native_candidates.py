@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class NativeCandidates:
     def __init__(self, model: ir.Model, calls: Sequence[Call], settings: Settings, folder: Path) -> None:
         self._model, self._calls, self._settings, self._folder = model, calls, settings, folder
         self._built: dict[str, Path] = {}
-        self.kinds: dict[str, dict[str, int]] = {}  # candidate → kinds of kernels → nodes
+        self._nodes: dict[str, dict[str, str]] = {}  # candidate → node → kind of kernel
 
     def candidates(self) -> list[Candidate]:
         """The program with every kernel that there is."""
@@ -43,8 +44,22 @@ class NativeCandidates:
             return []
         return [Candidate(NATIVE, self._opener(NATIVE, frozenset()))]
 
+    def variant(self, without: frozenset[str]) -> Candidate:
+        """The program that leaves kinds of kernels to onnxruntime."""
+        name = f"{NATIVE} without {', '.join(sorted(without))}"
+        return Candidate(name, self._opener(name, without))
+
+    def kinds(self, fewest: int) -> list[str]:
+        """Kinds of kernels that compute at least `fewest` nodes, most first."""
+        found = Counter(kind for kind in self._nodes.get(NATIVE, {}).values() if kind not in FREE)
+        return [kind for kind, count in found.most_common() if count >= fewest]
+
+    def kernels(self, name: str) -> dict[str, str]:
+        """Node → the kind of kernel that computes it in candidate `name`; empty for candidates of others."""
+        return self._nodes.get(name, {})
+
     def keep(self, name: str) -> None:
-        """Move the files of candidate `name`, if it is one of these, into the artefact, and remove all others."""
+        """Move the files of candidate `name`, if it is one of these, into the artefact; remove all others."""
         if name in self._built:
             for file in self._built[name].iterdir():
                 file.rename(self._folder / file.name)
@@ -71,6 +86,6 @@ class NativeCandidates:
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             # The model still runs in onnxruntime; the reason stands in the table of candidates.
             raise CodegenError(f"native program: {error!r}; please report this") from error
-        self.kinds[name] = lowered.kinds
-        if not set(lowered.kinds) - FREE:
+        self._nodes[name] = lowered.nodes
+        if not set(lowered.nodes.values()) - FREE:
             raise UnsupportedModelError("native program: no node of the graph has a kernel", ["all nodes"])

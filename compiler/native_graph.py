@@ -25,7 +25,7 @@ def build_native(
     folder: Path,
     without: frozenset[str] = frozenset(),
 ) -> LoweredGraph:
-    """Write program, weights, code and regions for `calls` to `folder`; kinds of kernels in `without` are left out.
+    """Write program, weights, code and regions for `calls` to `folder`; kinds in `without` get no kernels.
 
     Raises `UnsupportedModelError` where sizes depend on values, `CodegenError` and `TargetError`.
     """

@@ -1,6 +1,7 @@
 """The measured partition: of several ways to run a graph the fastest that computes the same is kept.
 
-The first candidate is onnxruntime on the graph as traced: nothing slower is kept, and outputs are compared with its.
+The first candidate is onnxruntime on the graph as traced: nothing slower is kept, and outputs are compared with
+those that it gives.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Partition:
     threads: int
 
     def fastest_of(self, names: Sequence[str]) -> str:
-        """Of the candidates `names` the one that is kept, or else the fastest; the last one if none was timed."""
+        """Of the candidates `names` the one kept, or else the fastest; the last one if none was timed."""
         timed = [one for one in self.candidates if one.name in names and one.relative is not None]
         if self.kept in names or not timed:
             return self.kept if self.kept in names else names[-1]
@@ -77,7 +78,7 @@ def partition(
 ) -> Partition:
     """Measure `candidates` on `calls` and keep the fastest: `preferred` where that makes no difference.
 
-    It is also kept where nothing can be measured, since there are no calls or the first candidate refuses them.
+    It is also kept where nothing can be measured: there are no calls, or the first candidate refuses them.
     """
     shapes = tuple({name: list(one.shape) for name, one in call.items()} for call in calls)
     found = [_Opened(one) for one in candidates]
@@ -123,7 +124,8 @@ def _compare(one: _Opened, calls: Sequence[Call], wanted: Sequence[Any]) -> None
 def _fastest(usable: Sequence[_Opened], preferred: str) -> _Opened:
     best = next((one for one in usable if one.candidate.name == preferred), usable[0])
     for one in usable:
-        assert one.timing is not None and best.timing is not None, "all usable ones are timed"
+        assert one.timing is not None, "all usable ones are timed"
+        assert best.timing is not None, "all usable ones are timed"
         gain = sum(best.timing.seconds) - sum(one.timing.seconds)
         if one.timing.relative_to(best.timing) < 1 - MARGIN and gain > GAIN:
             best = one

@@ -18,18 +18,21 @@ Run = Callable[[Call], Mapping[str, Array]]
 SLICE = 0.002  # seconds: short calls are repeated until so much time has gone by
 ROUNDS = (5, 15)  # fewest and most
 QUARTILE = 0.25
+SMALLEST = (
+    1e-3  # values below count as that: of a probability next to 0 hardly a digit is left after subtractions
+)
 LONG = 0.05  # seconds: calls from which on the caches' state at their beginning does not matter
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, for each of the calls: the lower quartile over the rounds, and those of each round."""
+    """Seconds of one call, for each of the calls: the lower quartile over the rounds, and every round's."""
 
     seconds: tuple[float, ...]
     rounds: tuple[tuple[float, ...], ...]  # call → round → seconds
 
     def relative_to(self, other: Timing) -> float:
-        """How many times as long this takes: of the lower quartiles, since whoever disturbs only ever slows down.
+        """How many times as long this takes: of lower quartiles, since whoever disturbs only ever slows down.
 
         The geometric mean over the calls.
         """
@@ -61,9 +64,9 @@ def time_in_turns(runs: Sequence[Run], calls: Sequence[Call], budget: float) -> 
 
 
 def largest_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
-    """The largest difference over all outputs, relative to the largest value of the output.
+    """The largest difference over all outputs, relative to the output's largest value or `SMALLEST`.
 
-    Integers and truth values count as 1 where one differs; infinite where one has a NaN and the other has not.
+    Integers and truth values count as 1 where one differs; infinite where one has a NaN alone.
     """
     return max((_error(found[name], one) for name, one in wanted.items()), default=0.0)
 
@@ -79,7 +82,7 @@ def _error(found: Array, wanted: Array) -> float:
     known = np.isfinite(theirs)
     if not known.any():
         return 0.0
-    scale = max(float(np.abs(theirs[known]).max()), float(np.finfo(np.float32).tiny))
+    scale = max(float(np.abs(theirs[known]).max()), SMALLEST)
     return float(np.abs(ours - theirs, where=known, out=np.zeros_like(ours))[known].max()) / scale
 
 
@@ -89,7 +92,7 @@ def _repeats(run: Run, call: Call) -> int:
 
 
 def _seconds(run: Run, call: Call, repeats: int) -> float:
-    """Of one call, on average; the first one of a turn finds the caches cold and does not count if it is short."""
+    """Of one call, on average; the first one of a turn finds the caches cold and counts only if it is long."""
     start = time.perf_counter()
     run(call)
     first = time.perf_counter() - start

@@ -6,7 +6,13 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 
-from intaglio.compiler.explain_graph import CONSTANT, WHOLE_REASON
+from intaglio.compiler.explain_graph import (
+    CONSTANT,
+    candidate_facts,
+    kept_fact,
+    kernel_fact,
+    shapes_fact,
+)
 from intaglio.compiler.manifest import Manifest
 from intaglio.compiler.report import Measure, Report, SiteReport
 
@@ -20,7 +26,10 @@ class GraphReport(Report):
     inputs: dict[str, str]  # name → type and shape
     outputs: dict[str, str]
     operators: dict[str, int]  # how many nodes there are of each, the most first
-    reason: str  # why onnxruntime runs it
+    reason: str  # which way of running it was kept, and why
+    candidates: tuple[str, ...]  # what was measured of each way
+    kernels: str  # how many nodes run in kernels of which kinds
+    shapes: str  # of the calls that were measured
 
     @property
     def title(self) -> str:
@@ -44,7 +53,10 @@ class GraphReport(Report):
             self.origin(),
             f"inputs: {_listed(self.inputs)}; outputs: {_listed(self.outputs)}",
             f"artefact {self.artifact_bytes / 1e6:.1f} MB",
-            f"one region of {sum(self.operators.values())} nodes, run by onnxruntime: {self.reason}",
+            f"{sum(self.operators.values())} nodes: {self.reason}",
+            f"measured on calls with {self.shapes}; calls of other shapes run in onnxruntime",
+            *(f"  {one}" for one in self.candidates),
+            *([f"kernels: {self.kernels}"] if self.kernels else []),
             f"operators: {', '.join(most)}{f', {rest} others' if rest else ''}",
             *self.effort(),
         )
@@ -68,7 +80,10 @@ def make_report(
         inputs=inputs,
         outputs=outputs,
         operators=dict(Counter(computing).most_common()),
-        reason=WHOLE_REASON,
+        reason=kept_fact(manifest),
+        candidates=tuple(candidate_facts(manifest)),
+        kernels=kernel_fact(manifest),
+        shapes=shapes_fact(manifest),
     )
 
 

@@ -18,8 +18,8 @@ _ERRORS_ONLY = 3
 state = onnxruntime.capi.onnxruntime_pybind11_state
 
 
-# Idle threads sleep: a spinning pool steals the cores of whatever runs beside it. Where a model's calls gain by it,
-# threads may spin between the nodes of a call, and sleep when it ends.
+# Idle threads sleep: a spinning pool steals the cores of whatever runs beside it. Where a model's calls gain
+# by it, threads may spin between the nodes of a call, and sleep when it ends.
 _SPINNING = {
     False: {"session.intra_op.allow_spinning": "0"},
     True: {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"},

@@ -33,7 +33,14 @@ class GraphSession:
     """A program of a graph in memory. One call at a time."""
 
     def __init__(
-        self, program: GraphProgram, *, folder: Path, weights: Path, library: Path, threads: int, regions: OpenRegion
+        self,
+        program: GraphProgram,
+        *,
+        folder: Path,
+        weights: Path,
+        library: Path,
+        threads: int,
+        regions: OpenRegion,
     ) -> None:
         """Map `weights`, load `library`, start `threads` workers, and open the regions' files in `folder`.
 
@@ -96,7 +103,9 @@ class GraphSession:
 
     def _address(self, index: int) -> int:
         buffer = self._program.buffers[index]
-        base = {"weights": self._weights, "workspace": self._workspace}.get(buffer.space, self._private[index])
+        base = {"weights": self._weights, "workspace": self._workspace}.get(
+            buffer.space, self._private[index]
+        )
         address = base.ctypes.data + buffer.offset
         assert address % ALIGNMENT == 0, f"{buffer.name} is at {address:#x}"
         return int(address)

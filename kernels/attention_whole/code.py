@@ -57,7 +57,7 @@ class Code:
         self.frame.each_own(pairs * parts, unit)
 
     def transpose(self, start: Expression) -> None:
-        """Keys of a head, sixteen in a vector: `[vectors, head_dim, 16]`; those beyond the last one are zero."""
+        """Keys of a head, sixteen in a vector: `[vectors, head_dim, 16]`; beyond the last one they are zero."""
         kernel = self.kernel
         full = kernel.keys // LANES
         if full:
@@ -111,7 +111,7 @@ class Code:
         largest: list[Expression],
         last: int | None,
     ) -> None:
-        """Scores of the tile with key vectors from `vector` on; `last` is its number where some are padding."""
+        """Scores of the tile with keys from `vector` on; `last` is its number where some are padding."""
         kernel = self.kernel
         sums = [tir.local((self.pair, LANES)) for _ in range(self.tile)]
         for one in sums:

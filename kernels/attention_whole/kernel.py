@@ -25,7 +25,7 @@ LARGEST_TILE = 6  # queries
 
 @dataclass(frozen=True)
 class Layout:
-    """Element `[sequence, head, row, column]` lies at `offset + Σ index · stride`; columns lie side by side."""
+    """Element `[sequence, head, row, column]` lies at `offset + Σ index · stride`; columns are neighbours."""
 
     sequence: int
     head: int
@@ -35,11 +35,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class WholeAttention:
-    """`result = softmax(scale · query · keyᵀ + mask) · value`, head by head; heads of queries share those of keys.
+    """`result = softmax(scale · query · keyᵀ + mask) · value`, head by head; queries share heads of keys.
 
-    Pointers: query, key, value, mask where there is one (element type bool as bytes, or float32; a hidden key's
-    score counts as -3e38, so that a query whose keys are all hidden takes their mean), scratch (private, `scratch_floats`
-    for each worker), result. Rows of values and results are read and written in whole vectors.
+    Pointers: query, key, value, mask where there is one (bool as bytes, or float32; a hidden key's score counts
+    as -3e38, so that a query whose keys are all hidden takes their mean), scratch (private, `scratch_floats` for
+    each worker), result. Rows of values and results are read and written in whole vectors.
 
     Raises:
         CodegenError: if sizes contradict each other.

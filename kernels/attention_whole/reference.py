@@ -14,7 +14,7 @@ def whole_attention(
     mask: ArrayLike | None = None,
     causal: bool = False,
 ) -> NDArray[np.float64]:
-    """Of `[sequences, heads, rows, columns]`; a boolean mask is true where a key is seen, others are added."""
+    """Of `[sequences, heads, rows, columns]`; a boolean mask is true where a key is seen, others are sums."""
     q, k, v = (np.asarray(one, np.float64) for one in (query, key, value))
     shared = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, shared, axis=1), np.repeat(v, shared, axis=1)

@@ -18,8 +18,8 @@ LANES = 16
 class GatherRows:
     """`result[i, :columns] = table[index[i], :columns]` of float32; a negative index counts from the end.
 
-    An index beyond the table takes its first or last row. Pointers: table `[rows, stride]`, index (int32 or int64)
-    `[count]`, result `[count, result_stride]`.
+    An index beyond the table takes its first or last row. Pointers: table `[rows, stride]`, index (int32 or
+    int64) `[count]`, result `[count, result_stride]`.
 
     Raises:
         CodegenError: for indices of another type.

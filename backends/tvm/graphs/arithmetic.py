@@ -63,7 +63,7 @@ def claim_arithmetic(node: ir.Node, views: Views) -> Claim | None:
 
 
 def layout_of(view: View) -> str | None:
-    """"pixels" or "rows", if a view of float32 is one of these."""
+    """ "pixels" or "rows", if a view of float32 is one of these."""
     if view.dtype != "float32":
         return None
     if is_pixels(view):
@@ -75,7 +75,13 @@ def has_vector(view: View, axis: int) -> bool:
     """Whether a computed operand lies as one padded vector of channels at a buffer's beginning."""
     place = axis % len(view.shape) if view.shape else 0
     alone = all(extent == 1 for index, extent in enumerate(view.shape) if index != place)
-    return bool(view.shape) and alone and view.dtype == "float32" and not view.offset and view.strides[place] == 1
+    return (
+        bool(view.shape)
+        and alone
+        and view.dtype == "float32"
+        and not view.offset
+        and view.strides[place] == 1
+    )
 
 
 def _is_own(value: ir.Value, output: ir.Value, axis: int, views: Views) -> bool:
@@ -284,4 +290,3 @@ def _head(program: _Program, node: ir.Node, arguments: list[int]) -> int:
         return program.chain(step, arguments[0], None)
     op = UNARY.get(node.op_type) or ({**BINARY, "Div": "divide"})[node.op_type]
     return program.step(op, *arguments)
-

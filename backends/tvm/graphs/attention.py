@@ -23,7 +23,7 @@ def claim_attention(node: ir.Node, views: Views) -> Claim | None:
     others = any(one.uses() or one.is_graph_output() for one in node.outputs[1:])
     windowed = node.attributes.get_int("left_window_size", -1) >= 0
     windowed |= node.attributes.get_int("right_window_size", -1) >= 0
-    if others or windowed or len(given) not in (3, 4) or node.attributes.get_float("softcap", 0.0):
+    if others or windowed or len(given) not in (3, 4) or node.attributes.get_float("softcap", 0.0) != 0.0:
         return None
     if any(one not in views or len(views[one].shape) != 4 for one in given[:3]):
         return None
@@ -48,7 +48,10 @@ def _mask(node: ir.Node, views: Views) -> View | None:
     wanted = (query[0], query[1], query[2], key[2])
     shape = (1,) * (4 - len(view.shape)) + view.shape
     strides = (0,) * (4 - len(view.strides)) + view.strides
-    if any(one not in (1, extent) for one, extent in zip(shape, wanted, strict=True)) or shape[3] != wanted[3]:
+    if (
+        any(one not in (1, extent) for one, extent in zip(shape, wanted, strict=True))
+        or shape[3] != wanted[3]
+    ):
         return None
     if wanted[3] > 1 and strides[3] != 1:
         return None

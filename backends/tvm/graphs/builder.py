@@ -65,8 +65,8 @@ class _Span:
 class TableBuilder:
     """One table: its stages so far, and where the graph's values are.
 
-    Stages between two barriers form an epoch, in which workers are not in step: a buffer that one of them uses
-    is not another's as long as the epoch lasts.
+    Stages between two barriers form an epoch, in which workers are not in step: a buffer that one of them
+    uses is not another's as long as the epoch lasts.
     """
 
     name: str
@@ -84,9 +84,7 @@ class TableBuilder:
         item = np.dtype(dtype).itemsize
         reach = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)) + 1
         size = max(reach, 1) * item + SLACK
-        buffer = self.shared.buffer(
-            Buffer(f"{self.name}.{len(self._spans)}", "workspace", size)
-        )
+        buffer = self.shared.buffer(Buffer(f"{self.name}.{len(self._spans)}", "workspace", size))
         self._spans[buffer] = _Span(size, self.epoch, self.epoch)
         return View(buffer, dtype, tuple(shape), tuple(strides))
 
@@ -113,7 +111,7 @@ class TableBuilder:
     def add(
         self, kernel: Any, buffers: Sequence[int], site: str, *, writes: Sequence[int], count: int = 1
     ) -> None:
-        """Append a stage; `buffers` are in the order of the kernel's pointers, and `writes` are some of them."""
+        """Append a stage; `buffers` are in the order of the kernel's pointers; `writes` are some of them."""
         assert len(buffers) == len(kernel.pointers), f"{kernel}: {list(kernel.pointers)}"
         if self._dirty & (set(buffers) | set(writes)):
             self.wait()
@@ -148,7 +146,12 @@ class TableBuilder:
         """Give all buffers of the table their places."""
         self.wait()
         lifetimes = [
-            Lifetime(self.shared.buffers[index].name, one.bytes, one.first, self.epoch if index in self._kept else one.last)
+            Lifetime(
+                self.shared.buffers[index].name,
+                one.bytes,
+                one.first,
+                self.epoch if index in self._kept else one.last,
+            )
             for index, one in self._spans.items()
         ]
         if not lifetimes:

@@ -53,7 +53,7 @@ class Operands:
 
 
 def follow(value: ir.Value, axis: int, operands: Operands) -> list[Link]:
-    """The chain of nodes after `value`, each the only reader of what comes before; `axis` is that of the channels."""
+    """The chain of nodes after `value`, each the only reader of what comes before; `axis`: of the channels."""
     links: list[Link] = []
     while len(links) < MOST and not value.is_graph_output():
         link = _gate(value) or _link(value, axis, operands)
@@ -143,7 +143,11 @@ def _spelled_hard_swish(value: ir.Value, first: ir.Node, product: ir.Node) -> Li
     after = _sole_reader(clip.outputs[0])
     if after is not None and after is not product and _is_sixth(after, clip.outputs[0]):
         nodes.append(after)
-        return Link((*nodes, product), ChainStep("hard_swish")) if _sole_reader(after.outputs[0]) is product else None
+        return (
+            Link((*nodes, product), ChainStep("hard_swish"))
+            if _sole_reader(after.outputs[0]) is product
+            else None
+        )
     if after is not product or product.outputs[0].is_graph_output():
         return None
     last = _sole_reader(product.outputs[0])
@@ -156,7 +160,9 @@ def _is_sixth(node: ir.Node, value: ir.Value) -> bool:
     """Whether `node` divides `value` by 6."""
     if node.op_type == "Div":
         return node.inputs[0] is value and number_of(node.inputs[1]) == 6.0
-    return node.op_type == "Mul" and any(_constants(node, value, one) for one in (1 / 6, float(np.float32(1 / 6))))
+    return node.op_type == "Mul" and any(
+        _constants(node, value, one) for one in (1 / 6, float(np.float32(1 / 6)))
+    )
 
 
 def _constants(node: ir.Node, value: ir.Value, number: float) -> bool:
@@ -198,7 +204,9 @@ def _with_number(op_type: str, number: float, first: bool) -> ChainStep | None:
 
 
 def _gelu(node: ir.Node) -> ChainStep:
-    return ChainStep("gelu_tanh" if node.attributes.get_string("approximate", "none") == "tanh" else "gelu_erf")
+    return ChainStep(
+        "gelu_tanh" if node.attributes.get_string("approximate", "none") == "tanh" else "gelu_erf"
+    )
 
 
 def _clip(node: ir.Node) -> ChainStep | None:
@@ -209,7 +217,7 @@ def _clip(node: ir.Node) -> ChainStep | None:
         if number is None:
             return None
         limits.append(number)
-    return ChainStep("clip", *limits)
+    return ChainStep("clip", limits[0], limits[1])
 
 
 def _hard_sigmoid(node: ir.Node) -> ChainStep:

@@ -56,12 +56,12 @@ def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> 
     assert weight is not None, "checked"
     spatial = len(shape) - 2
     kernel = stored_shape(weight)[2:]
-    strides = node.attributes.get_ints("strides", (1,) * spatial)
-    dilations = node.attributes.get_ints("dilations", (1,) * spatial)
+    strides = tuple(node.attributes.get_ints("strides", (1,) * spatial))
+    dilations = tuple(node.attributes.get_ints("dilations", (1,) * spatial))
     pads = _pads(node, shape[2:], kernel, strides, dilations)
     if pads is None or "output_shape" in node.attributes:
         return None
-    more = node.attributes.get_ints("output_padding", (0,) * spatial)
+    more = tuple(node.attributes.get_ints("output_padding", (0,) * spatial))
     flat = spatial == 1
     begin, end = (pads[:spatial], pads[spatial:])
     found: dict[str, Any] = {
@@ -85,7 +85,7 @@ def geometry(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> 
 
 
 def _turned(found: dict[str, Any]) -> dict[str, Any]:
-    """A single column as a single row: in memory they are the same, and tiles are made of neighbours in a row."""
+    """A single column as a single row: the same in memory, and tiles are made of neighbours in a row."""
     pairs = ("size", "kernel", "strides", "dilations", "output_padding")
     turned = {name: (found[name][1], found[name][0]) for name in pairs}
     top, left, bottom, right = found["pads"]
@@ -132,7 +132,7 @@ def _append(table: TableBuilder, node: ir.Node, links: list[Link]) -> None:
     if bias is None:
         bias, rest = split_bias(links)
     steps, operands = operands_in(table, rest, shape_of(output)[1], view.shape[0])
-    layout, view = _input(table, view, node, site)
+    layout, view = _input(table, view, site)
     kernel = Convolution(**found, chain=steps, layout=layout)
     size = 4 * kernel.blocks * 16 * kernel.kernel[0] * kernel.kernel[1]
     size *= 1 if kernel.depthwise else kernel.window
@@ -141,15 +141,16 @@ def _append(table: TableBuilder, node: ir.Node, links: list[Link]) -> None:
         array = array_of(weight).astype(np.float32)
         return pack_weight(kernel, array.reshape(*array.shape[:2], *kernel.kernel))
 
-    packed = table.shared.stored(f"{weight.name}.convolution.{kernel.together}.{kernel.depthwise}", size, make)
+    packed = table.shared.stored(
+        f"{weight.name}.convolution.{kernel.together}.{kernel.depthwise}", size, make
+    )
     result = table.pixels(output)
     buffers = [view.buffer, packed, vector(table.shared, bias, kernel.outputs), *operands, result.buffer]
     table.add(kernel, buffers, site, writes=[result.buffer])
 
 
-def _input(table: TableBuilder, view: View, node: ir.Node, site: str) -> tuple[str, View]:
+def _input(table: TableBuilder, view: View, site: str) -> tuple[str, View]:
     """The input's layout, and where it lies in it."""
     if not is_pixels(view) and view.plain and view.shape[1] <= FEW:
         return "plain", view
     return "last", as_pixels(table, view, site)
-

@@ -85,7 +85,7 @@ def _settle(model: ir.Model) -> None:
 
 
 def _spell_batch_norms(model: ir.Model) -> None:
-    """`BatchNormalization` with stored statistics → a product and a sum, which products before it take over."""
+    """`BatchNormalization` with stored statistics → a product and a sum, which others may take over."""
     for node in list(model.graph):
         if node.op_type != "BatchNormalization" or node.domain or len(node.outputs) != 1:
             continue
@@ -96,9 +96,10 @@ def _spell_batch_norms(model: ir.Model) -> None:
         scale, bias, mean, variance = (np.asarray(one, np.float64) for one in arrays)
         factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         extent = (-1, *(1,) * (len(value.shape) - 2))
-        factors, sums = (_stored(model.graph, node, name, array.reshape(extent)) for name, array in (
-            ("factor", factor), ("sum", bias - factor * mean)
-        ))
+        factors, sums = (
+            _stored(model.graph, node, name, array.reshape(extent))
+            for name, array in (("factor", factor), ("sum", bias - factor * mean))
+        )
         product = insert(node, "Mul", [value, factors], name=f"{node.name}.product")
         described(value, product.outputs[0], sizes(value))
         supersede(node, insert(node, "Add", [product.outputs[0], sums]))
@@ -106,7 +107,9 @@ def _spell_batch_norms(model: ir.Model) -> None:
 
 def _stored(graph: ir.Graph, node: ir.Node, name: str, array: NDArray[np.float64]) -> ir.Value:
     tensor = ir.tensor(array.astype(np.float32), name=f"{node.name}.{name}")
-    value = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    value = ir.Value(
+        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -117,7 +120,7 @@ def _forget_open_sizes(model: ir.Model) -> None:
         for value in node.outputs:
             tensor = ir.convenience.get_const_tensor(value) if node.op_type == "Constant" else None
             if tensor is not None:
-                value.shape = ir.Shape(tensor.shape)
+                value.shape = ir.Shape(tensor.shape.numpy())
             elif value.shape is not None and not value.shape.is_static():
                 value.shape = None
 

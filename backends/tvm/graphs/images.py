@@ -56,7 +56,7 @@ def _windows(node: ir.Node, view: View, result: tuple[int, ...]) -> Pooling | No
         return None
     pads = tuple(ints("pads", (0,) * (2 * spatial)))
     mode = WINDOWS[node.op_type]
-    if mode == "average" and node.attributes.get_int("count_include_pad", 0):
+    if mode == "average" and node.attributes.get_int("count_include_pad", 0) != 0:
         mode = "average_with_padding"
     kernel = Pooling(
         view.shape[0],
@@ -99,7 +99,7 @@ def claim_resize(node: ir.Node, views: Views) -> Claim | None:
     if not is_known(output) or view.dtype != "float32" or len(view.shape) != 4:
         return None
     mode = node.attributes.get_string("mode", "nearest")
-    other = node.attributes.get_int("antialias", 0) or "axes" in node.attributes
+    other = node.attributes.get_int("antialias", 0) != 0 or "axes" in node.attributes
     if other or mode not in ("nearest", "linear") or shape_of(output)[:2] != view.shape[:2]:
         return None
     if node.attributes.get_string("coordinate_transformation_mode", "half_pixel") not in TRANSFORMATIONS:
@@ -116,7 +116,9 @@ def _append_resize(table: TableBuilder, node: ir.Node, source: ir.Value) -> None
     places = [_places(node, axis, size[axis], wanted[axis]) for axis in range(2)]
     if kernel.mode == "nearest":
         rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
-        tables = [nearest(extent, one, rounding) for extent, one in zip(size, places, strict=True)]
+        tables: list[NDArray[Any]] = [
+            nearest(extent, one, rounding) for extent, one in zip(size, places, strict=True)
+        ]
     else:
         pairs = [linear(extent, one) for extent, one in zip(size, places, strict=True)]
         tables = [*(one[0] for one in pairs), *(one[1] for one in pairs)]
@@ -138,4 +140,3 @@ def _table(table: TableBuilder, name: str, array: NDArray[Any]) -> int:
 
 def _two(values: tuple[int, ...], missing: int) -> tuple[int, int]:
     return (missing, values[0]) if len(values) == 1 else (values[0], values[1])
-

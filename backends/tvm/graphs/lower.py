@@ -1,4 +1,4 @@
-"""A graph of fixed shapes → a stage table: each node to the first emitter that claims it, the rest to onnxruntime."""
+"""A graph of fixed shapes → a stage table: each node to the emitter that claims it, the rest to onnxruntime."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.graphs.arithmetic import claim_arithmetic
 from intaglio.backends.tvm.graphs.attention import claim_attention
-from intaglio.backends.tvm.graphs.builder import Shared, TableBuilder, dtype_of, shape_of
+from intaglio.backends.tvm.graphs.builder import Shared, TableBuilder
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, whole
 from intaglio.backends.tvm.graphs.convolutions import claim_convolution
 from intaglio.backends.tvm.graphs.fixing import CallKey, fixed_model
-from intaglio.backends.tvm.graphs.lookups import claim_lookup
 from intaglio.backends.tvm.graphs.images import claim_pooling, claim_resize
+from intaglio.backends.tvm.graphs.lookups import claim_lookup
 from intaglio.backends.tvm.graphs.moves import claim_move
 from intaglio.backends.tvm.graphs.products import claim_product
 from intaglio.backends.tvm.graphs.program import GraphProgram, GraphTable
@@ -40,7 +40,7 @@ EMITTERS: tuple[Emitter, ...] = (
     claim_tensors,
     claim_move,
 )
-NOTHING = "Constant"
+NOTHING, ELSEWHERE = "Constant", "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LoweredGraph:
     program: GraphProgram
     shared: Shared
     regions: tuple[Region, ...]
-    kinds: dict[str, int]  # kinds of kernels → how many nodes they compute
+    nodes: dict[str, str]  # names of nodes → the kind of kernel that computes them, or "onnxruntime"
 
     def write_weights(self, path: Path) -> int:
         """Pack the weights into the file `path`; its size in bytes."""
@@ -60,22 +60,19 @@ class LoweredGraph:
 def lower_graph(
     model: ir.Model, keys: Sequence[CallKey], *, without: frozenset[str] = frozenset()
 ) -> LoweredGraph:
-    """Lower `model` for calls of every kind in `keys`; kernels of the kinds in `without` are left to onnxruntime.
+    """Lower `model` for calls of every kind in `keys`; kernels of kinds in `without` are left to onnxruntime.
 
     Raises:
         UnsupportedModelError: where sizes depend on the values of inputs.
     """
     shared, regions, tables = Shared(), list[Region](), []
-    kinds: dict[str, int] = {}
+    nodes: dict[str, str] = {}
     for index, key in enumerate(keys):
         table = _Lowering(fixed_model(model, key), key, shared, f"call{index}", regions, without)
         tables.append(table.lowered())
-        for kind, count in table.kinds.items():
-            kinds[kind] = kinds.get(kind, 0) + count
-    program = GraphProgram(
-        tuple(shared.kernels), tuple(shared.buffers), tuple(tables), shared.arena.bytes
-    )
-    return LoweredGraph(program, shared, tuple(regions), kinds)
+        nodes |= table.nodes
+    program = GraphProgram(tuple(shared.kernels), tuple(shared.buffers), tuple(tables), shared.arena.bytes)
+    return LoweredGraph(program, shared, tuple(regions), nodes)
 
 
 @dataclass
@@ -88,7 +85,7 @@ class _Lowering:
     name: str
     regions: list[Region]
     without: frozenset[str]
-    kinds: dict[str, int] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.table = TableBuilder(self.name, self.shared)
@@ -119,12 +116,12 @@ class _Lowering:
         claim = self._claim(node)
         if claim is None:
             self.pending.nodes[node] = None
-            self._count("onnxruntime", 1)
+            self._count(ELSEWHERE, (node,))
             return (node,)
         if any(self.pending.makes(one) for one in claim.reads):
             self._flush()
         claim.emit(self.table)
-        self._count(claim.kind, len(claim.nodes))
+        self._count(claim.kind, claim.nodes)
         return claim.nodes
 
     def _claim(self, node: ir.Node) -> Claim | None:
@@ -152,5 +149,5 @@ class _Lowering:
         self.table.keep(view.buffer)
         return view
 
-    def _count(self, kind: str, nodes: int) -> None:
-        self.kinds[kind] = self.kinds.get(kind, 0) + nodes
+    def _count(self, kind: str, nodes: Sequence[ir.Node]) -> None:
+        self.nodes |= {node.name or str(node.outputs[0].name): kind for node in nodes}

@@ -16,9 +16,14 @@ LIKE = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cas
 
 
 def copy_into(
-    table: TableBuilder, source: View, result: View, site: str, before: tuple[int, ...] = (), fill: float = 0.0
+    table: TableBuilder,
+    source: View,
+    result: View,
+    site: str,
+    before: tuple[int, ...] = (),
+    fill: float = 0.0,
 ) -> None:
-    """Copy `source` into `result`, of the same shape, or one that is larger by what is filled before and after."""
+    """Copy `source` into `result`, of the same shape, or larger by what is filled before and after."""
     before = before or (0,) * len(source.shape)
     axes = tuple(
         MovedAxis(extent, stride, to, less, extent - less - inner)
@@ -47,7 +52,11 @@ def as_pixels(table: TableBuilder, view: View, site: str) -> View:
     shape = view.shape
     result = table.new(view.dtype, shape, pixel_strides(shape))
     wide = View(
-        result.buffer, result.dtype, (shape[0], padded(shape[1]), *shape[2:]), pixel_strides(shape), result.offset
+        result.buffer,
+        result.dtype,
+        (shape[0], padded(shape[1]), *shape[2:]),
+        pixel_strides(shape),
+        result.offset,
     )
     copy_into(table, view, wide, site)
     return result
@@ -111,16 +120,16 @@ def _concat(table: TableBuilder, node: ir.Node, parts: list[ir.Value]) -> None:
             view, more = _wide(view, padded(shape[1])), 0
         target = list(view.shape)
         target[axis] = extent + more
-        place = View(
-            result.buffer, result.dtype, tuple(target), result.strides, start * result.strides[axis]
-        )
+        place = View(result.buffer, result.dtype, tuple(target), result.strides, start * result.strides[axis])
         if extent:
             copy_into(table, view, place, site_of(node))
         start += extent
 
 
 def _wide(view: View, channels: int) -> View:
-    return View(view.buffer, view.dtype, (view.shape[0], channels, *view.shape[2:]), view.strides, view.offset)
+    return View(
+        view.buffer, view.dtype, (view.shape[0], channels, *view.shape[2:]), view.strides, view.offset
+    )
 
 
 def _pads(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...], float] | None:
@@ -147,4 +156,3 @@ def _pad(table: TableBuilder, node: ir.Node, source: ir.Value) -> None:
     assert found is not None, "checked"
     before, _, value = found
     copy_into(table, view, table.plain(node.outputs[0]), site_of(node), before, value)
-

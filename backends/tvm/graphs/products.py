@@ -78,7 +78,12 @@ def _append(
 def split_bias(links: list[Link]) -> tuple[ir.Value | None, list[Link]]:
     """A stored vector that is added first is the kernel's bias; the other links."""
     first = links[0] if links else None
-    if first is not None and first.step.op == "add" and first.step.over == "image" and is_stored(first.operand):
+    if (
+        first is not None
+        and first.step.op == "add"
+        and first.step.over == "image"
+        and is_stored(first.operand)
+    ):
         return links[0].operand, links[1:]
     return None, links
 
@@ -110,7 +115,12 @@ def _pixel_stride(view: View) -> int:
 
 
 def _is_matrix(value: ir.Value | None) -> bool:
-    return value is not None and is_stored(value) and len(stored_shape(value)) == 2 and dtype_of(value) == "float32"
+    return (
+        value is not None
+        and is_stored(value)
+        and len(stored_shape(value)) == 2
+        and dtype_of(value) == "float32"
+    )
 
 
 def _has_rows(value: ir.Value, views: Views) -> bool:

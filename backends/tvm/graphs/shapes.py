@@ -36,7 +36,7 @@ def _reshaped(node: ir.Node, view: View) -> View | None:
     return view.reshaped(shape_of(node.outputs[0]))
 
 
-def _same(node: ir.Node, view: View) -> View | None:
+def _same(_: ir.Node, view: View) -> View | None:
     return view
 
 
