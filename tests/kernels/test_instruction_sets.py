@@ -23,6 +23,8 @@ from intaglio.cost_models import NAMED_TARGETS, Target, resolve_target
 from intaglio.cost_models import target as target_module
 from intaglio.kernels import instructions as families
 from intaglio.kernels import tir
+from intaglio.kernels.ceilings.kernel import MultiplyInCache
+from intaglio.kernels.ceilings.sizes import PARTS, STEPS, TOKENS
 from intaglio.kernels.instructions import Instructions, instructions_named
 from intaglio.kernels.linear import layout
 from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
@@ -149,7 +151,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory, emulator: ModuleType) -> Ru
     return Runner(tmp_path_factory.mktemp("families"), emulator)
 
 
-@pytest.fixture(params=[*HERE, *EMULATED])
+# The two with VNNI share their products of bytes.
+@pytest.fixture(params=[name for name in (*HERE, *EMULATED) if name != "avx512-vnni"])
 def family(request: pytest.FixtureRequest) -> Instructions:
     target = HERE.get(request.param, V3)
     if missing := target.missing_here():
@@ -221,6 +224,36 @@ def test_products_of_many_tokens_are_exact(name, family, runner, random):
     kernel = QuantizedMatrixMatrix(many.weight, many.weight.group, "store", many.weight.blocks * 16)
     found = runner.run(kernel, family, many.buffers, 11, 1)
     np.testing.assert_array_equal(found[:11, : many.weight.rows], many.expected)
+
+
+def bfloat16(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut to bfloat16: neighbours in pairs as int32, and the numbers they stand for."""
+    bits = values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return (bits >> 16).astype(np.uint16).view(np.int32), bits.view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("name", ["plain", "avx512-bf16", "arm-bf16"])
+def test_products_of_bfloat16(name, runner, random):
+    """Sums of float32 products, each rounded."""
+    if missing := HERE.get(name, V3).missing_here():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    vectors, exact = bfloat16(random.normal(size=(STEPS, PARTS, 16, 2)))
+    factors, scale = bfloat16(random.normal(size=(STEPS, TOKENS, 2)))
+    buffers = {"vectors": vectors, "factors": factors, "result": np.zeros((1, TOKENS, PARTS, 16), np.float32)}
+    found = runner.run(MultiplyInCache("bfloat16"), instructions_named(name), buffers, 1, 1)[0]
+    expected = np.einsum("splk,stk->tpl", exact, scale)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=STEPS * 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("cpu:avx512-bf16", "vdpbf16ps"), ("cpu:aarch64-bf16", "bfdot"), ("cpu:amx", "vdpbf16ps")],
+)
+def test_what_the_code_of_bfloat16_contains(name, pattern):
+    target = resolve_target(name)
+    kernel = code(MultiplyInCache("bfloat16"))
+    module = codegen.compiled([kernel], target, instructions_named(target.instructions))
+    assert re.search(pattern, module.inspect_source("s"))
 
 
 @pytest.mark.parametrize("target", NAMED_TARGETS, ids=lambda one: one.name)
