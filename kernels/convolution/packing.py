@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -44,7 +46,7 @@ def by_output(kernel: Convolution, weight: Floats) -> Floats:
     return grouped.swapaxes(1, 2).reshape(kernel.outputs, inputs, *kernel.kernel)
 
 
-def windows(kernel: Convolution, weight: Floats) -> Floats:
+def windows(kernel: Convolution, weight: NDArray[Any]) -> NDArray[Any]:
     """`[blocks, window, height, width, 16]`: zero where an input of the window is of another group."""
     found = np.zeros((kernel.blocks, kernel.window, *kernel.kernel, LANES), weight.dtype)
     inputs, outputs = kernel.inputs // kernel.groups, kernel.outputs // kernel.groups

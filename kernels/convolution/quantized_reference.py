@@ -34,4 +34,5 @@ def quantized_convolution(
 
 def rounded(kernel: QuantizedConvolution, values: Array) -> NDArray[np.uint8]:
     """To the result's 8 bits."""
-    return np.clip(np.rint(values / kernel.result_scale) + kernel.result_zero, 0, 255).astype(np.uint8)
+    codes = np.rint(values / kernel.result_scale) + kernel.result_zero
+    return np.asarray(np.clip(codes, 0, 255), np.uint8)

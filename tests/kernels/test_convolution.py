@@ -1,4 +1,4 @@
-"""Convolutions against their reference, and that against torch's: odd sizes, every kind, NaN around the data."""
+"""Convolutions against their reference, and that against torch's: odd sizes, NaN around the data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from intaglio.compiler.errors import CodegenError
 from intaglio.kernels.catalogue import kernel_from_json
 from intaglio.kernels.chain.steps import ChainStep, operands_of
+from intaglio.kernels.convolution import apart
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.convolution.packing import pack_bias, pack_weight
 from intaglio.kernels.convolution.reference import convolution
@@ -49,6 +50,9 @@ CASES = {
     "transposed groups": Convolution(1, (4, 6), 32, 48, (3, 3), (2, 1), groups=2, transposed=True),
     "transposed depthwise": Convolution(1, (4, 6), 20, 20, (3, 3), (2, 2), groups=20, transposed=True),
     "to one": Convolution(1, (9, 8), 24, 1, (2, 2), (2, 2), transposed=True),
+}
+APART = {
+    "apart": Convolution(2, (3, 5), 10, 3, (2, 3), (2, 3), chain=(ChainStep("logistic"),), transposed=True),
 }
 CHAINS = (
     (ChainStep("affine", 0.5, 1.0), ChainStep("clip", -1.0, 2.0)),
@@ -173,3 +177,36 @@ def test_bad_parameters(change, complaint):
     """Contradictions are found before any code is made."""
     with pytest.raises(CodegenError, match=complaint):
         Convolution(**{**dataclasses.asdict(CASES["pointwise"]), "chain": (), **change})
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("name", ["to one", "apart", "transposed"])
+def test_apart(name, plain, run_kernel, random, nan):
+    """Windows that do not overlap: a pointwise convolution and a movement."""
+    kernel = {**CASES, **APART}[name]
+    image = random.normal(size=(kernel.batch, *kernel.size, kernel.inputs)).astype(np.float32)
+    weight, bias = weights_of(kernel, random)
+    first, second = apart.pointwise(kernel), apart.movement(kernel, plain=plain)
+    given = np.zeros((kernel.batch, *kernel.size, kernel.pixel), np.float32)
+    given[..., : kernel.inputs] = image
+    buffers = {
+        "input": given,
+        "weight": pack_weight(first, apart.pointwise_weight(kernel, weight)),
+        "bias": pack_bias(first, apart.pointwise_bias(kernel, bias)),
+        "result": nan(kernel.batch, *first.result_size, first.result_pixel),
+    }
+    middle = run_kernel(first, buffers, workers=2)["result"]
+    size = kernel.result_size
+    shape = (kernel.outputs, *size) if plain else (*size, kernel.result_pixel)
+    found = run_kernel(second, {"source": middle, "result": nan(kernel.batch, *shape)}, workers=2)["result"]
+    if plain:
+        found = found.transpose(0, 2, 3, 1)
+    else:
+        assert (found[..., kernel.outputs :] == 0).all()
+    expected = convolution(kernel, *(one.astype(np.float64) for one in (image, weight, bias)))
+    np.testing.assert_allclose(found[..., : kernel.outputs], expected, rtol=2e-5, atol=2e-5)
+
+
+def test_apart_pays():
+    """Only where windows do not overlap, nothing is cut off, and vectors are filled better."""
+    assert [name for name in CASES if apart.pays(CASES[name])] == ["transposed", "to one"]
