@@ -19,6 +19,7 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.attention.decode import MOST_HEADS
 from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.operands import stored_arithmetic
 from intaglio.kernels.attention.preparation import Preparation
 from intaglio.kernels.attention.products import Products, QueryState
 from intaglio.kernels.instructions import Instructions
@@ -72,8 +73,12 @@ class BatchAttention:
 
     def _clear_padding(self, frame: KernelFrame, result: Expression) -> None:
         """Zero what lies between the heads and the stride: linear layers rely on it."""
-        for column in range(self.heads.heads * self.heads.head_dim, self.result_stride):
-            frame.each_own(frame.count, lambda row, at=column: tir.store(result, [row, at], tir.float32(0.0)))
+
+        def clear(row: Expression) -> None:
+            for column in range(self.heads.heads * self.heads.head_dim, self.result_stride):
+                tir.store(result, [row, column], tir.float32(0.0))
+
+        frame.each_own(frame.count, clear)
 
 
 def _moved(frame: KernelFrame, name: str, dtype: str, distance: Expression) -> Expression:
@@ -96,7 +101,9 @@ class _Writer:
         self.heads, self.position, self.row, self.result = heads, frame.position, row, result
         self.wide = instructions.wide
         self.preparation = Preparation(heads, frame)
-        self.products = Products(self.preparation, frame.position, instructions.registers // 2)
+        self.arithmetic = stored_arithmetic(heads, instructions)
+        sums = instructions.registers // 2
+        self.products = Products(self.preparation, frame.position, sums, self.arithmetic)
         self.start = tirx.floordiv(self.products.first_position, tir.int32(LANES))
         self.blocks = tirx.floordiv(frame.position + tir.int32(LANES), tir.int32(LANES)) - self.start
 
@@ -104,10 +111,11 @@ class _Writer:
         """`width` query heads of one key head, over all blocks in sight."""
         head = tir.bind(kv_head * tir.int32(self.heads.repeat) + tir.int32(first))
         together = BLOCK // LANES if width > 1 and self.wide else 1
-        state = [QueryState(self.heads, together * LANES) for _ in range(width)]
+        state = [QueryState(self.heads, together * LANES, self.arithmetic) for _ in range(width)]
         for index, one in enumerate(state):
             one.clear()
             self.preparation.query(self.row, head + tir.int32(index), self.position, one.keep_query)
+            one.pack_query(self.arithmetic)
         count = tir.bind(self.blocks)
         steps = tirx.floordiv(count + tir.int32(together - 1), tir.int32(together))
         with T.serial(steps) as step:

@@ -16,8 +16,9 @@ from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.attention.heads import BLOCK, Heads
+from intaglio.kernels.attention.operands import stored_arithmetic
 from intaglio.kernels.attention.preparation import Preparation
-from intaglio.kernels.attention.products import Products, QueryState
+from intaglio.kernels.attention.products import AHEAD, Products, QueryState
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
@@ -43,6 +44,7 @@ class DecodeAttention:
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
         writer = _Writer(self.heads, frame, instructions)
+        writer.prefetch()
         with T.serial(self.heads.kv_heads) as kv_head:
             writer.append_if_mine(kv_head)
             for first in range(0, self.heads.repeat, MOST_HEADS):
@@ -60,13 +62,29 @@ class _Writer:
         shape = (frame.workers, heads.heads)
         self.partial = frame.buffer("partial", (*shape, heads.head_dim), "float32")
         self.statistics = frame.buffer("statistics", (*shape, 2), "float32")
-        self.products = Products(self.preparation, frame.position, instructions.registers // 2)
+        self.arithmetic = stored_arithmetic(heads, instructions)
+        sums = instructions.registers // 2
+        self.products = Products(self.preparation, frame.position, sums, self.arithmetic)
         start = tirx.floordiv(self.products.first_position, tir.int32(LANES))
         blocks = tir.bind(tirx.floordiv(frame.position + tir.int32(LANES), tir.int32(LANES)))
         share = tir.bind(tirx.floordiv(blocks - start + frame.workers - tir.int32(1), frame.workers))
         self.blocks = blocks
         self.first_block = tir.bind(tirx.Min(start + frame.worker * share, blocks))
         self.block_count = tir.bind(tirx.Min(share, blocks - self.first_block))
+
+    def prefetch(self) -> None:
+        """Ask for what comes first of every head, all of a short context, while queries are prepared."""
+        heads, storage = self.heads, self.preparation.storage
+        self.preparation.prefetch_angles(self.frame.position)
+        soon = tir.bind(tirx.Min(self.block_count, tir.int32(AHEAD // LANES)))
+        with T.serial(heads.kv_heads) as kv_head, T.serial(soon) as step:
+            block = tir.bind(self.first_block + step)
+            with T.serial(heads.key_words) as word:
+                storage.prefetch_key(kv_head, block, word)
+            with T.serial(LANES // heads.unit) as row:
+                at = tir.bind(block * tir.int32(LANES // heads.unit) + row)
+                for first in range(0, heads.head_dim, LANES):
+                    storage.prefetch_value(kv_head, at, first)
 
     def append_if_mine(self, kv_head: Expression) -> None:
         """Cache the token if this worker attends to it."""
@@ -80,11 +98,12 @@ class _Writer:
         # One head's softmax hides behind the next block's scores, which larger blocks would keep too far off;
         # with few registers, LLVM makes larger blocks spill in the loops of other kernels, too.
         together = BLOCK // LANES if width > 1 and self.wide else 1
-        state = [QueryState(self.heads, together * LANES) for _ in range(width)]
+        state = [QueryState(self.heads, together * LANES, self.arithmetic) for _ in range(width)]
         for row, one in enumerate(state):
             one.clear()
             position = self.frame.position
             self.preparation.query(self.row, head + tir.int32(row), position, one.keep_query)
+            one.pack_query(self.arithmetic)
         steps = tirx.floordiv(self.block_count + tir.int32(together - 1), tir.int32(together))
         with T.serial(steps) as step:
             done = tir.bind(step * tir.int32(together))

@@ -26,9 +26,11 @@ class Arithmetic:
 
     unit = 1
 
-    def add(self, total: Expression, vector: Expression, factor: Expression) -> Expression:
+    def add(
+        self, total: Expression, vector: Expression, factor: Expression, lanes: int = LANES
+    ) -> Expression:
         """`total + vector · factor`; the factor is a float32 scalar, or the bits of a pair in one."""
-        return tir.fused_multiply_add(vector, tir.spread(factor), total)
+        return tir.fused_multiply_add(vector, tir.spread(factor, lanes), total, lanes)
 
     def pack(self, numbers: Expression) -> Expression:
         """Sixteen float32 as factors: a float32 vector of `16 / unit` lanes."""
@@ -48,8 +50,11 @@ class PairArithmetic(Arithmetic):
 
     unit = 2
 
-    def add(self, total: Expression, vector: Expression, factor: Expression) -> Expression:
-        """Two products are added."""
+    def add(
+        self, total: Expression, vector: Expression, factor: Expression, lanes: int = LANES
+    ) -> Expression:
+        """Two products are added, in 16 lanes."""
+        assert lanes == LANES, f"products of pairs have {LANES} lanes, not {lanes}"
         return tir.dot2(total, _bits(vector), _bits(tir.spread(factor)))
 
     def pack(self, numbers: Expression) -> Expression:
@@ -104,6 +109,12 @@ def arithmetic_for(heads: Heads, instructions: Instructions) -> Arithmetic:
     return PairArithmetic() if dots and heads.cache in ("bf16", "int8") else Arithmetic()
 
 
+def stored_arithmetic(heads: Heads, instructions: Instructions) -> Arithmetic:
+    """The fastest for what is read once: pairs only where the cache holds them."""
+    whole = heads.cache == "bf16" and heads.head_dim % LANES == 0
+    return arithmetic_for(heads, instructions) if whole else Arithmetic()
+
+
 class Operands(ABC):
     """Keys and values of the block at hand."""
 
@@ -111,7 +122,7 @@ class Operands(ABC):
 
     @abstractmethod
     def start(self, kv_head: Expression, first: Expression, skipped: Expression, rows: Expression) -> None:
-        """Turn to the block of positions `first …`, whose values from row `skipped` of words to `rows` are seen."""
+        """Turn to the positions `first …`, whose values from row `skipped` of words to `rows` are seen."""
 
     @abstractmethod
     def key(self, word: Expression, vector: int) -> Expression:

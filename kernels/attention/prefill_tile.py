@@ -76,7 +76,7 @@ class Tile:
         return tir.bind(tir.load(padded, [0]))
 
     def attend(self, first: Expression, skipped: Expression, rows: Expression) -> None:
-        """Go over the block of positions `first …`; rows of words from `skipped` to `rows` are seen of its values."""
+        """Go over the block of positions `first …`; its rows of values from `skipped` to `rows` are seen."""
         self.operands.start(self.kv_head, first, skipped, rows)
         step = tir.int32(self.operands.step)
         start, count = tir.bind(skipped * step), tir.bind((rows - skipped) * step)

@@ -42,6 +42,12 @@ class Preparation:
             read, position, lambda at, vector, lanes: sink(at, vector * tir.spread(scale, lanes), lanes)
         )
 
+    def prefetch_angles(self, position: Expression) -> None:
+        """Ask for the cosines and sines of a position."""
+        for name in ("cosines", "sines") if self.heads.rotated else ():
+            for first in range(0, self.heads.rotated // 2, LANES):
+                tir.prefetch(self.views[name], [position, first])
+
     def append(self, row: Expression, kv_head: Expression, position: Expression) -> None:
         """Prepare a key of projection row `row` into the cache, and copy its value."""
         heads = self.heads

@@ -60,5 +60,5 @@ class OnlineSoftmax:
 
 
 def scaled(weights: Expression, factors: Expression) -> Expression:
-    """`weights · factors`; factors where nobody wrote may be anything, since weights are below 1e-37 there."""
+    """`weights · factors`; where nobody wrote, factors may be anything, and weights are below 1e-37."""
     return tirx.Select(weights > tir.spread(tir.float32(1e-37)), weights * factors, tir.zeros())

@@ -69,6 +69,14 @@ class Storage(ABC):
         """Components from `first` on of the `unit` positions of `row`."""
         return tir.load(self.values, [kv_head, row, first], lanes)
 
+    def prefetch_key(self, kv_head: Expression, block: Expression, word: Expression) -> None:
+        """Ask for the cache line of a word."""
+        tir.prefetch(self.keys, [kv_head, block, word, 0])
+
+    def prefetch_value(self, kv_head: Expression, row: Expression, first: int) -> None:
+        """Ask for the cache line of a component."""
+        tir.prefetch(self.values, [kv_head, row, first])
+
     def key_vectors(self, kv_head: Expression, block: Expression, word: Expression) -> list[Expression]:
         """Components `word · unit + 0, 1, …` of a block's 16 positions; see `split`."""
         words = tir.bind(self.key_word(kv_head, block, word))
