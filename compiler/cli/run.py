@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # With their defaults: what only a prompt makes use of.
 GENERATING: dict[str, Any] = {
+    "prompts": None,
     "chat": False,
     "system": None,
     "max_new_tokens": None,
@@ -33,6 +34,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "prompt", metavar="PROMPT", nargs="?", help="text to continue; - reads it from standard input"
+    )
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="continue every line of FILE, as many together as compiled for"
     )
     parser.add_argument(
         "--inputs", metavar="NPZ", help="of a graph: its inputs by name, as numpy.savez writes"
@@ -75,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
 def _generate(options: argparse.Namespace, compiled: CompiledModel) -> int:
     if options.inputs is not None or options.output is not None:
         raise OptionError("run: --inputs and --output have no effect on language models: give a prompt.")
+    if options.prompts is not None:
+        return _generate_many(options, compiled)
     if options.prompt is None:
         raise OptionError("run: this language model needs a prompt: give a text, or - to read one.")
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
@@ -91,6 +97,19 @@ def _generate(options: argparse.Namespace, compiled: CompiledModel) -> int:
     )
     # The text itself has been streamed; what is left is the end of its last line.
     show(options, {**dataclasses.asdict(result), "tokens": list(result.tokens)}, "")
+    return 0
+
+
+def _generate_many(options: argparse.Namespace, compiled: CompiledModel) -> int:
+    from intaglio.compiler.cli.many import generate_lines
+
+    if options.prompt is not None:
+        raise OptionError("run: a prompt has no effect with --prompts: leave one of them out.")
+    wrap = (lambda text: _messages(text, options.system)) if options.chat else None
+    prompts, results = generate_lines(compiled, options, wrap)
+    values = [{**dataclasses.asdict(one), "tokens": list(one.tokens)} for one in results]
+    pairs = zip(prompts, results, strict=True)
+    show(options, {"results": values}, "\n".join(f"{prompt} … {one.text!r}" for prompt, one in pairs))
     return 0
 
 

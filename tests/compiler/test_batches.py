@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import intaglio
 from intaglio.compiler import batch_cost
+from intaglio.compiler.cli import main
 from intaglio.compiler.compiled_model import CompiledModel
 from intaglio.compiler.errors import ContextLengthError, OptionError
 
@@ -183,3 +185,21 @@ def test_the_report_tells_slots_and_costs(batched: CompiledModel) -> None:
     lines = "\n".join(report.headlines())
     assert f"cache for {BATCH} x {CONTEXT} tokens" in lines
     assert "cost of M rows over one" in lines
+
+
+def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, prompts = str(tmp_path / "model"), tmp_path / "prompts.txt"
+    sizes = ["--prefill", "20", "--decode", "10", "--batch", "2", "--context", "96"]
+    assert main(["compile", str(source), "-o", folder, *sizes, "--json"]) == 0
+    prompts.write_text("one\n\ntwo\nthree\n")
+    capsys.readouterr()
+    assert main(["run", folder, "--prompts", str(prompts), "--max-new-tokens", "4", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [len(one["tokens"]) for one in results] == [4, 4, 4]
+    assert main(["run", folder, "a prompt", "--prompts", str(prompts)]) == 2
+    assert "no effect with --prompts" in capsys.readouterr().err
+    assert main(["run", folder, "--prompts", str(tmp_path / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    bench = ["bench", folder, "--prefill", "8", "--decode", "4", "--rounds", "1", "--json"]
+    assert main(bench) == 0
+    assert json.loads(capsys.readouterr().out)["batch_cost"]["1"] == 1.0

@@ -38,6 +38,14 @@ def test_compile_and_generate(
     assert (tmp_path / "model" / "artifact.json").is_file()
 
 
+def test_batches(artifact: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example("batches").main(str(artifact.source))
+    lines = capsys.readouterr().out.splitlines()
+    assert [" … " in line for line in lines[:6]] == [True] * 5 + [False]
+    assert "64 rows cost" in lines[-2]
+    assert lines[-1].startswith("(2, 300) (4, 3, ")
+
+
 def test_export_onnx(artifact: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("export_onnx").main(str(artifact.folder), str(tmp_path / "onnx"))
     words = capsys.readouterr().out.replace(",", "").split()
