@@ -46,6 +46,7 @@ class Int8Search:
     threads: int
     _wanted: list[Arrays] = field(init=False)
     _held_out: list[Arrays] = field(init=False)
+    _trials: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         session = OnnxRuntimeSession(self.model, threads=self.threads)
@@ -64,8 +65,8 @@ class Int8Search:
     def find(self, recipe: Recipe, seconds: float) -> Found:
         """As many of the recipe's layers as the tolerance allows, those that lose the least first.
 
-        Where all together lose too much, each is tried alone, for at most `seconds`; layers that time is not
-        enough for count as the worst. The result may fail: `quality` is measured on the inputs held out.
+        Where all together lose too much, each is tried alone, or several together where `seconds` would not
+        be enough. The result may fail: `quality` is measured on the inputs held out.
         """
         sites, aim = recipe.sites, self.tolerance * CAUTION
         everything = found = self._measured(recipe, sites, {})
@@ -89,12 +90,23 @@ class Int8Search:
         return Found(tuple(sites), left_out, result, judge(self._held_out, found, self.tolerance))
 
     def _ranked(self, recipe: Recipe, seconds: float) -> dict[str, float]:
-        """Site → its loss alone, the largest first."""
-        end, losses = time.monotonic() + seconds, dict[str, float]()
-        for site in recipe.sites:
-            spent = time.monotonic() > end
-            losses[site] = 1.0 if spent else self._tried(recipe, [site], PROBES).mean_loss
+        """Site → its loss alone, the largest first; neighbours share one where time is short."""
+        self._trials = 0
+        start, losses, rest = time.monotonic(), dict[str, float](), list(recipe.sites)
+        while rest:
+            together = self._affordable(len(rest), len(losses), time.monotonic() - start, seconds)
+            group, rest = rest[:together], rest[together:]
+            lost = self._tried(recipe, group, PROBES).mean_loss
+            losses |= dict.fromkeys(group, lost / len(group))
         return dict(sorted(losses.items(), key=lambda one: -one[1]))
+
+    def _affordable(self, left: int, tried: int, spent: float, seconds: float) -> int:
+        """How many of the layers left must be tried together to be done in time."""
+        if not tried:
+            return 1
+        self._trials += 1
+        trials = max(1, int((seconds - spent) / (spent / self._trials)))
+        return max(1, -(-left // trials))
 
     def _fewest(self, recipe: Recipe, ranked: Sequence[str], aim: float) -> int:
         """How many of `ranked`, from its beginning, must stay in floating point, by halving."""
