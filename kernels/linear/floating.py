@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
-from intaglio.kernels.instructions import Instructions
+from intaglio.kernels.instructions import ByteTiles, Instructions
 from intaglio.kernels.linear.epilogue import finish
 from intaglio.kernels.linear.layout import ROWS, FloatWeight
+from intaglio.kernels.linear.quantized import each_panel
+from intaglio.kernels.linear.tiles.amx_floats import AmxFloatWriter
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 PREFETCH_BYTES = 4096
@@ -45,7 +47,11 @@ class FloatLinear:
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""
-        del instructions  # LLVM vectorises multiply-adds equally well for every family
+        tiles = instructions.byte_tiles is ByteTiles.AMX  # which has tiles of bfloat16 as well
+        if tiles and self.tokens == "all" and self.weight.dtype == "bfloat16":
+            each_panel(frame, self.weight, AmxFloatWriter(self, frame).panel)
+            return
+        # Elsewhere LLVM vectorises multiply-adds equally well for every family.
         writer = _Writer(self, frame)
         frame.each_own(self.weight.blocks // self.weight.interleave, writer.unit)
 

@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
-from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
+from intaglio.kernels.linear.layout import ROWS, FloatWeight, QuantizedWeight
 from intaglio.kernels.tir import Expression, KernelFrame
 
 
@@ -117,7 +117,9 @@ def float_code(weight: QuantizedWeight, codes: Expression, byte: int) -> Express
     return (code - tir.spread(tir.int32(weight.offset))).astype("float32x16")
 
 
-def each_panel(frame: KernelFrame, weight: QuantizedWeight, panel: Callable[[Expression, int], None]) -> None:
+def each_panel(
+    frame: KernelFrame, weight: QuantizedWeight | FloatWeight, panel: Callable[[Expression, int], None]
+) -> None:
     """Share out `panel(first block, blocks)` over pairs of blocks; an odd one goes to the last worker."""
     pairs, odd = divmod(weight.blocks, 2)
     frame.each_own(pairs, lambda pair: panel(pair * tir.int32(2), 2))

@@ -26,7 +26,8 @@ from intaglio.kernels import tir
 from intaglio.kernels.ceilings.kernel import MultiplyInCache
 from intaglio.kernels.ceilings.sizes import PARTS, STEPS, TOKENS
 from intaglio.kernels.instructions import Instructions, instructions_named
-from intaglio.kernels.linear import layout
+from intaglio.kernels.linear import layout, reference
+from intaglio.kernels.linear.floating import FloatLinear
 from intaglio.kernels.linear.matrix_matrix import PADDING, QuantizedMatrixMatrix
 from intaglio.kernels.linear.matrix_vector import QuantizedMatrixVector
 
@@ -247,13 +248,35 @@ def test_products_of_bfloat16(name, runner, random):
 
 @pytest.mark.parametrize(
     ("name", "pattern"),
-    [("cpu:avx512-bf16", "vdpbf16ps"), ("cpu:aarch64-bf16", "bfdot"), ("cpu:amx", "vdpbf16ps")],
+    [("cpu:avx512-bf16", "vdpbf16ps"), ("cpu:aarch64-bf16", "bfdot"), ("cpu:amx", "tdpbf16ps")],
 )
 def test_what_the_code_of_bfloat16_contains(name, pattern):
     target = resolve_target(name)
-    kernel = code(MultiplyInCache("bfloat16"))
+    linear = FloatLinear(layout.FloatWeight(32, 64, "bfloat16"), "store", 64, 32, "all")
+    kernel = code(linear if name == "cpu:amx" else MultiplyInCache("bfloat16"))
     module = codegen.compiled([kernel], target, instructions_named(target.instructions))
     assert re.search(pattern, module.inspect_source("s"))
+
+
+@pytest.mark.parametrize(("columns", "epilogue"), [(21, "store"), (96, "add"), (34, "swiglu")])
+def test_float_tokens_times_bfloat16_weights_on_tiles(columns, epilogue, runner, random):
+    """Three parts of each number, and nothing is rounded but the sums."""
+    weight = layout.FloatWeight(72, columns, "bfloat16", 2 if epilogue == "swiglu" else 1)
+    source, dense = bfloat16(random.normal(size=(72, columns + columns % 2)))
+    halves = source.view(np.uint16).reshape(72, -1)[:, :columns]
+    x = np.zeros((11 + PADDING, 112), np.float32)
+    x[:11, :columns] = random.normal(size=(11, columns)) * 3
+    stride = weight.blocks // weight.interleave * 16
+    before = random.normal(size=(11 + PADDING, stride)).astype(np.float32)
+    buffers = {"weight": layout.pack_float(halves, weight).view(np.uint32), "activation": x, "result": before}
+    kernel = FloatLinear(weight, epilogue, 112, stride, "all")
+    found = runner.run(kernel, families.AMX, buffers, 11, 1)[:11]
+    exact = x[:11, :columns].astype(np.float64), dense[:, :columns]
+    expected = reference.linear(*exact) if epilogue != "swiglu" else reference.linear_gated(*exact, epilogue)
+    if epilogue == "add":
+        expected = expected + before[:11, :72]
+    found = found[:, : expected.shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("target", NAMED_TARGETS, ids=lambda one: one.name)
