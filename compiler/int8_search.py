@@ -22,7 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 PROBES = 2  # inputs on which each layer is tried alone
 FEW = 8  # inputs on which sets of layers are tried
 CAUTION = 0.8  # of the tolerance: other inputs will do a little worse
-TRIES = 4  # of the gate, each time with fewer layers
+TRIES = 8  # of the gate, each time with fewer layers
 FEWER = 1.25  # times as many layers left out, at each try
 
 

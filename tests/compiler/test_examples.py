@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -72,6 +73,19 @@ def test_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("onnx_file").main(str(model), str(tmp_path / "model"))
     assert capsys.readouterr().out == "y: [2, 4], largest difference 0.0e+00\n"
     assert (tmp_path / "model" / "artifact.json").is_file()
+
+
+def test_quantized_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = """<ir_version: 8, opset_import: ["": 17]> layer (float[rows, 2, 4, 4] x) => (float[rows, 2, 2, 2] y)
+        <float[2, 2, 3, 3] w = {1, 2, 1, 0, 3, 0, 1, 2, 1, 2, 0, 2, 1, 0, 1, 2, 0, 2,
+        0, 1, 0, 1, 4, 1, 0, 1, 0, 3, 0, 3, 0, 3, 0, 3, 0, 3}> { y = Conv(x, w) }"""
+    model, inputs = tmp_path / "layer.onnx", tmp_path / "inputs.npy"
+    model.write_bytes(onnx.parser.parse_model(layer).SerializeToString())
+    np.save(inputs, np.random.default_rng(0).standard_normal((12, 2, 4, 4)).astype(np.float32))
+    example("quantized_graph").main(str(model), str(inputs))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("kept: ")
+    assert ("int8" in lines[0]) == any("cosine of y" in one for one in lines[1:])
 
 
 def test_huggingface_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
