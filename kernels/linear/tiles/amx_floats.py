@@ -1,8 +1,8 @@
 """AMX with bfloat16 weights: 8 float32 tokens, each in three bfloat16 parts, so that nothing is rounded.
 
 A float32 has 8 + 8 + 8 bits: what bfloat16 keeps of a number, of the rest, and of what is left then. The
-products of the three parts are summed in float32; parts and weights below 1e-38 count as zero, and tokens must
-be finite. Tiles come straight from the weight, of which a step (two columns of 16 rows) is a row of a tile.
+products of the three parts are summed in float32; parts and weights below 1e-38 count as zero, tokens must be
+finite. Tiles come straight from the weight, of which a step (two columns of 16 rows) is a row of a tile.
 """
 
 from __future__ import annotations
