@@ -77,7 +77,8 @@ def test_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_quantized_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layer = """<ir_version: 8, opset_import: ["": 17]>
-        layer (float[rows, 2, 4, 4] x) => (float[rows, 2, 2, 2] y) <float[2, 2, 3, 3] w = {1, 2, 1, 0, 3, 0, 1, 2, 1, 2, 0, 2, 1, 0, 1, 2, 0, 2,
+        layer (float[rows, 2, 4, 4] x) => (float[rows, 2, 2, 2] y)
+        <float[2, 2, 3, 3] w = {1, 2, 1, 0, 3, 0, 1, 2, 1, 2, 0, 2, 1, 0, 1, 2, 0, 2,
         0, 1, 0, 1, 4, 1, 0, 1, 0, 3, 0, 3, 0, 3, 0, 3, 0, 3}> { y = Conv(x, w) }"""
     model, inputs = tmp_path / "layer.onnx", tmp_path / "inputs.npy"
     model.write_bytes(onnx.parser.parse_model(layer).SerializeToString())
