@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from intaglio.compiler.errors import OptionError
-from intaglio.compiler.plan import ActivationFormat, Plan, Treatment, WeightFormat
+from intaglio.compiler.plan import DEFAULT_CACHE, ActivationFormat, Plan, Treatment, WeightFormat
 
 TREATMENTS = {
     "keep": Treatment(None, ActivationFormat(32)),
@@ -37,7 +37,13 @@ def test_sites_and_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["keep", "bf16, lm_head=keep", "int4-g128-minimum:a8g64, a.b=int8-g64, c=fp32"]
+    "text",
+    [
+        "keep",
+        "bf16, lm_head=keep",
+        "int4-g128-minimum:a8g64, a.b=int8-g64, c=fp32",
+        "keep, a=fp32, cache=int8",
+    ],
 )
 def test_round_trips(text: str) -> None:
     plan = Plan.parse(text)
@@ -101,3 +107,35 @@ def test_bad_short_forms_are_refused(text: str, message: str) -> None:
 def test_bad_json_is_refused(text: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize("cache", ["fp32", "fp16", "bf16", "int8"])
+def test_the_cache(cache: str) -> None:
+    plan = Plan.parse(f"int4-g32, cache = {cache}, lm_head=keep")
+    assert plan.cache == cache
+    assert dict(plan.sites) == {"lm_head": Treatment.parse("keep")}
+    assert plan.treatments[:3] == (plan.sites, plan.default, cache)
+    assert Plan.parse(f"cache={cache}") == Plan(cache=cache)
+
+
+def test_left_out_the_cache_is_the_usual_one() -> None:
+    assert Plan.parse("keep").cache is None
+    assert Plan.parse("keep").treatments[2] == DEFAULT_CACHE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("keep, cache=int4", "cache='int4'; write one of fp32, fp16, bf16, int8"),
+        ("keep, cache=", "cache=''"),
+        ("keep, cache=fp16, cache=fp16", "'cache' is empty or named twice"),
+    ],
+)
+def test_other_caches_are_refused(text: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Plan.parse(text)
+
+
+def test_a_cache_in_json_is_checked() -> None:
+    with pytest.raises(OptionError, match="cache=8"):
+        Plan.from_json('{"version": 1, "default": "keep", "sites": {}, "cache": 8}')
