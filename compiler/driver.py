@@ -61,9 +61,9 @@ def compile(
         model: a GGUF file, an ONNX file, the folder of a Hugging Face model, a `torch.nn.Module`, an
             `onnx.ModelProto`, or an `onnx_ir.Model`, which is left as it is.
         target: "cpu" for this machine, a named target, the path of a target's JSON, or a `Target`.
-        example_inputs: for torch modules: a tuple of arguments, or a dict of keyword arguments; for ONNX graphs
-            and encoders: a dict of arrays by input name, or a tuple in the order of the inputs. Graphs are timed
-            on them, and get kernels of their shapes. A list of several such calls counts every one.
+        example_inputs: for torch modules: a tuple of arguments, or a dict of keyword arguments; for ONNX
+            graphs and encoders: a dict of arrays by input name, or a tuple in the order of the inputs. Graphs
+            are timed on them, and get kernels of their shapes. A list of several such calls counts every one.
         dynamic_shapes: for torch modules: which sizes may differ, as `torch.export.export` takes them.
         padding: for Hugging Face's causal language models: whole padded batches with an attention mask,
             called with inputs of their own, instead of generating over a cache.

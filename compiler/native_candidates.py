@@ -12,7 +12,7 @@ import onnx_ir as ir
 from intaglio.compiler.array_exchange import Array
 from intaglio.compiler.errors import CodegenError, IntaglioError, UnsupportedModelError
 from intaglio.compiler.graph_ports import GraphPorts
-from intaglio.compiler.native_graph import build_native, native_run
+from intaglio.compiler.native_graph import ONE_THREAD, build_native, native_run
 from intaglio.compiler.partition import Candidate
 from intaglio.compiler.partition_timing import Call
 from intaglio.compiler.settings import Settings
@@ -39,10 +39,18 @@ class NativeCandidates:
         self._nodes: dict[str, dict[str, str]] = {}  # candidate → node → kind of kernel
 
     def candidates(self) -> list[Candidate]:
-        """The program with every kernel that there is."""
+        """The program with every kernel that there is, on all threads and, for what is short, on one."""
         if not self._calls:
             return []
-        return [Candidate(NATIVE, self._opener(NATIVE, frozenset()))]
+        found = [Candidate(NATIVE, self._opener(NATIVE, frozenset()))]
+        if self._settings.threads > 1:
+            found.append(Candidate(NATIVE + ONE_THREAD, self._alone))
+        return found
+
+    def _alone(self) -> Callable[[Call], Mapping[str, Array]]:
+        if NATIVE not in self._nodes:
+            raise CodegenError("native program: it could not be built")
+        return native_run(self._built[NATIVE], 1)
 
     def variant(self, without: frozenset[str]) -> Candidate:
         """The program that leaves kinds of kernels to onnxruntime."""
@@ -56,12 +64,13 @@ class NativeCandidates:
 
     def kernels(self, name: str) -> dict[str, str]:
         """Node → the kind of kernel that computes it in candidate `name`; empty for candidates of others."""
-        return self._nodes.get(name, {})
+        return self._nodes.get(name.removesuffix(ONE_THREAD), {})
 
     def keep(self, name: str) -> None:
         """Move the files of candidate `name`, if it is one of these, into the artefact; remove all others."""
-        if name in self._built:
-            for file in self._built[name].iterdir():
+        kept = self._built.get(name.removesuffix(ONE_THREAD))
+        if kept is not None:
+            for file in kept.iterdir():
                 file.rename(self._folder / file.name)
         for folder in self._built.values():
             shutil.rmtree(folder)

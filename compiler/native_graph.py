@@ -13,9 +13,17 @@ from intaglio.backends.tvm import build_library
 from intaglio.backends.tvm.graph_session import GraphSession
 from intaglio.backends.tvm.graphs import GraphProgram, LoweredGraph, key_of, lower_graph
 from intaglio.compiler.array_exchange import Array
-from intaglio.compiler.manifest import LIBRARY, PROGRAM, WEIGHTS
+from intaglio.compiler.manifest import LIBRARY, PROGRAM, WEIGHTS, Manifest
 from intaglio.compiler.partition_timing import Call
 from intaglio.cost_models import Target
+
+
+ONE_THREAD = ", one thread"  # at the end of a candidate's name
+
+
+def threads_for(manifest: Manifest, threads: int) -> int:
+    """How many of `threads` the kept program runs on: short ones are faster on one."""
+    return 1 if str(manifest.partition["kept"]).endswith(ONE_THREAD) else threads
 
 
 def build_native(

@@ -71,9 +71,10 @@ def _opened_graph(
     traced = original or _traced_from_source(manifest)
     if PROGRAM not in manifest.files:
         return CompiledGraph(folder, manifest, region(), None, threads, traced, holder)
-    from intaglio.compiler.native_graph import open_native
+    from intaglio.compiler.native_graph import open_native, threads_for
 
-    return CompiledGraph(folder, manifest, region, open_native(folder, threads), threads, traced, holder)
+    native = open_native(folder, threads_for(manifest, threads))
+    return CompiledGraph(folder, manifest, region, native, threads, traced, holder)
 
 
 def _traced_from_source(manifest: Manifest) -> Callable[[], ir.Model]:

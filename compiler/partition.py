@@ -1,7 +1,7 @@
 """The measured partition: of several ways to run a graph the fastest that computes the same is kept.
 
-The first candidate is onnxruntime on the graph as traced: nothing slower is kept, and outputs are compared with
-those that it gives.
+The first candidate is onnxruntime on the graph as traced: nothing slower is kept, and outputs are compared
+with those that it gives.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _repeats(run: Run, call: Call) -> int:
 
 
 def _seconds(run: Run, call: Call, repeats: int) -> float:
-    """Of one call, on average; the first one of a turn finds the caches cold and counts only if it is long."""
+    """Of one call, on average; the first of a turn finds the caches cold and counts only if it is long."""
     start = time.perf_counter()
     run(call)
     first = time.perf_counter() - start

@@ -127,8 +127,8 @@ class Settings:
             )
         if self.examples:
             raise OptionError(
-                "compile: example_inputs without effect: this language model generates over a cache of its own; "
-                "leave that out, or say padding=True for a graph with an attention mask."
+                "compile: example_inputs without effect: this language model generates over a cache of its "
+                "own; leave that out, or say padding=True for a graph with an attention mask."
             )
 
     def context_for(self, architecture: DecoderArchitecture) -> int:

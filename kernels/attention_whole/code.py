@@ -57,7 +57,7 @@ class Code:
         self.frame.each_own(pairs * parts, unit)
 
     def transpose(self, start: Expression) -> None:
-        """Keys of a head, sixteen in a vector: `[vectors, head_dim, 16]`; beyond the last one they are zero."""
+        """Keys of a head, sixteen in a vector: `[vectors, head_dim, 16]`; zero beyond the last one."""
         kernel = self.kernel
         full = kernel.keys // LANES
         if full:

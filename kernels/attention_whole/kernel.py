@@ -37,9 +37,9 @@ class Layout:
 class WholeAttention:
     """`result = softmax(scale · query · keyᵀ + mask) · value`, head by head; queries share heads of keys.
 
-    Pointers: query, key, value, mask where there is one (bool as bytes, or float32; a hidden key's score counts
-    as -3e38, so that a query whose keys are all hidden takes their mean), scratch (private, `scratch_floats` for
-    each worker), result. Rows of values and results are read and written in whole vectors.
+    Pointers: query, key, value, mask where there is one (bool as bytes, or float32; a hidden key's score
+    counts as -3e38, so that a query whose keys are all hidden takes their mean), scratch (private,
+    `scratch_floats` for each worker), result. Rows of values and results are read and written in whole vectors.
 
     Raises:
         CodegenError: if sizes contradict each other.

@@ -34,7 +34,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def images() -> Case:
-    """Convolutions of every kind, with what follows: hard swish spelled out, a gate, a residual sum, a norm."""
+    """Convolutions of every kind, with what follows: hard swish spelled out, a gate, a residual sum."""
     nodes = [
         node("Conv", ["x", "w0", "b0"], ["c0"], strides=[2, 2], pads=[1, 1, 1, 1]),
         node("Add", ["c0", "three"], ["a0"]),
@@ -64,8 +64,8 @@ def images() -> Case:
     weights = {
         "w0": normal(20, 3, 3, 3), "b0": normal(20), "w1": normal(20, 1, 5, 5), "w2": normal(20, 20, 1, 1),
         "b2": normal(20), "w3": normal(40, 7, 2, 2), "b3": normal(7), "scale": normal(20), "bias": normal(20),
-        "mean": normal(20), "variance": np.abs(normal(20)) + 0.5, "three": np.float32(3), "zero": np.float32(0),
-        "six": np.float32(6), "sizes": np.array([1, 20, 9, 11]),
+        "mean": normal(20), "variance": np.abs(normal(20)) + 0.5, "three": np.float32(3),
+        "zero": np.float32(0), "six": np.float32(6), "sizes": np.array([1, 20, 9, 11]),
     }  # fmt: skip
     return nodes, weights, {"x": normal(1, 3, 17, 21)}, "all"
 

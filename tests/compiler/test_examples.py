@@ -105,3 +105,10 @@ def test_torch_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     example("torch_module").main(str(tmp_path / "model"))
     assert capsys.readouterr().out == "[5, 10], largest difference below 1e-4: True\n"
     assert (tmp_path / "model" / "artifact.json").is_file()
+
+
+def test_graph_partition(capsys: pytest.CaptureFixture[str]) -> None:
+    example("graph_partition").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "(1, 3, 64, 64) → (1, 10)"
+    assert any(one.startswith("native: ") for one in lines[3:])

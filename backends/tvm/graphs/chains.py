@@ -53,7 +53,7 @@ class Operands:
 
 
 def follow(value: ir.Value, axis: int, operands: Operands) -> list[Link]:
-    """The chain of nodes after `value`, each the only reader of what comes before; `axis`: of the channels."""
+    """The chain of nodes after `value`, each the only reader of what comes before; `axis` has channels."""
     links: list[Link] = []
     while len(links) < MOST and not value.is_graph_output():
         link = _gate(value) or _link(value, axis, operands)

@@ -1,4 +1,4 @@
-"""A graph of fixed shapes → a stage table: each node to the emitter that claims it, the rest to onnxruntime."""
+"""A graph of fixed shapes → a stage table: nodes go to emitters that claim them, or onnxruntime."""
 
 from __future__ import annotations
 
