@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+TILE_COST = 0.5  # of a tile's beginning and end, in outputs
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -95,10 +97,18 @@ def phases(
     return found
 
 
+def tile_size(count: int, most: int) -> int:
+    """The outputs of a tile, at most `most`: few tiles, and few outputs that are computed twice."""
+    if count <= most:
+        return count
+    sizes = range(most, (most - 1) // 2, -1)
+    return min(sizes, key=lambda size: -(-count // size) * (size + TILE_COST))
+
+
 def tiling(axis: Axis, most: int) -> Tiling:
-    """Tiles of at most `most` outputs, as few and as equal as can be."""
-    tiles = -(-axis.count // most)
-    size = -(-axis.count // tiles)
+    """Tiles of at most `most` outputs."""
+    size = tile_size(axis.count, most)
+    tiles = -(-axis.count // size)
     groups: list[Tiles] = []
     for index in range(tiles):
         found = runs(axis, min(index * size, axis.count - size), size)
