@@ -31,7 +31,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--onnx", type=Path, help="a file instead, with --calls")
     made.add_argument("--calls", type=Path, help="a folder of call-0.npz, call-1.npz, … with its inputs")
     made.add_argument(
-        "--plan", action="append", default=[], help="also with this plan, such as int8-channel (repeatable)"
+        "--quality",
+        type=float,
+        default=0.005,
+        help="what a second version may lose of cosine or top-1 agreement; 0: exact ones alone",
     )
     made.add_argument("--rounds", type=int, default=15)
     made.add_argument("--seconds", type=float, default=0.2, help="of each contestant in each round")
@@ -47,30 +50,51 @@ def prepared(options: argparse.Namespace, name: str, folder: Path) -> tuple[str,
     return run_script(sys.executable, "graph_cases.py", [name, str(folder)]), folder, CASES[name].measure
 
 
+def versions(quality: float) -> dict[str, list[str]]:
+    """Ours by name, with the options of compiling them."""
+    exact: dict[str, list[str]] = {OURS: []}
+    return exact | ({f"{OURS}, {quality:.1%} less": ["--quality", str(quality)]} if quality else {})
+
+
 def race(options: argparse.Namespace, path: str, calls: Path, measure: str, folder: Path) -> dict[str, Any]:
-    """One case."""
+    """One case. Raises `ContestantError` where onnxruntime or the exact one of ours cannot run."""
+    made, failed = compiled(options, path, calls, folder)
     common = {"calls": str(calls), "threads": options.threads}
-    wanted = {THEIRS: (sys.executable, {"kind": "onnxruntime", "path": path, **common})}
-    for index, plan in enumerate([None, *options.plan]):
-        name, made = OURS if plan is None else f"{OURS} {plan}", str(folder / f"compiled-{index}")
-        arguments = [path, made, "--calls", str(calls), "--threads", str(options.threads)]
-        run_script(
-            sys.executable, "graph_contestants.py", arguments + ([] if plan is None else ["--plan", plan])
-        )
-        wanted[name] = (sys.executable, {"kind": "compiled", "path": made, **common})
+    kinds = {THEIRS: ("onnxruntime", path)} | {name: ("compiled", one) for name, one in made.items()}
+    wanted = {
+        name: (sys.executable, {"kind": kind, "path": one, **common}) for name, (kind, one) in kinds.items()
+    }
     with started(wanted) as found:
-        if lost := [one for one in found.values() if isinstance(one, str)]:
+        failed |= {name: one for name, one in found.items() if isinstance(one, str)}
+        if lost := [failed[name] for name in (THEIRS, OURS) if name in failed]:
             raise ContestantError("\n".join(lost))
         running = {name: one for name, one in found.items() if isinstance(one, Contestant)}
-        checks = graph_race.check(running, folder, measure)
+        checks = graph_race.check(running, folder, measure, options.quality)
         rounds = graph_race.rounds(running, options.rounds, options.seconds)
         return {
             "inputs": graph_race.shapes(calls),
             "checks": checks,
             "rounds": rounds,
+            "failed": failed,
             "accounts": {name: one.ask("account") for name, one in running.items() if name != THEIRS},
             "idle_share": {name: one.idle_share for name, one in running.items()},
         }
+
+
+def compiled(
+    options: argparse.Namespace, path: str, calls: Path, folder: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Folders of ours by name; and by name, why there is none."""
+    made, failed = {}, {}
+    for name, rest in versions(options.quality).items():
+        target = str(folder / f"compiled-{len(made)}")
+        arguments = [path, target, "--calls", str(calls), "--threads", str(options.threads), *rest]
+        try:
+            run_script(sys.executable, "graph_contestants.py", arguments)
+            made[name] = target
+        except ContestantError as error:
+            failed[name] = str(error)
+    return made, failed
 
 
 def race_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -22,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
-CALLS = 24  # of each case: the first is timed, all serve calibration and its check
+CALIBRATION, UNSEEN = (
+    24,
+    32,
+)  # calls of each case: the first is timed, the last ones are kept from the compiler
 SAMPLE_RATE = 16000
 
 
@@ -178,7 +181,7 @@ def main() -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             path = original(case, folder)
-            for number in range(CALLS):
+            for number in range(CALIBRATION + UNSEEN):
                 np.savez(folder / f"call-{number}.npz", **case.inputs(package_folder(case.package), number))
     except (FileNotFoundError, ImportError) as error:
         print(error, file=sys.stderr)

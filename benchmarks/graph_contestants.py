@@ -1,9 +1,9 @@
 """Graphs as contestants: onnxruntime on the original file, and ours; and compiling ours.
 
-    python benchmarks/graph_contestants.py MODEL.onnx FOLDER --calls CALLS --threads N [--plan PLAN]
+    python benchmarks/graph_contestants.py MODEL.onnx FOLDER --calls CALLS --threads N [--quality Q]
 
-compiles MODEL into FOLDER for inputs like the first of CALLS; being a process of its own, it leaves nothing
-running.
+compiles MODEL into FOLDER for inputs like the first of CALLS; with a quality, what is rounded is calibrated
+on the first 24. Being a process of its own, it leaves nothing running.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from graph_cases import CALIBRATION
 
 Arrays = Mapping[str, np.ndarray]
 WARM = 2  # calls before each timing: others have used the caches
@@ -98,7 +99,9 @@ def compile_into(options: argparse.Namespace) -> dict[str, float]:
 
     calls = read_calls(options.calls)
     start = time.perf_counter()
-    rounding = {} if options.plan is None else {"plan": options.plan, "calibration": calls}
+    rounding = {}
+    if options.quality is not None:
+        rounding = {"quality": options.quality, "calibration": calls[:CALIBRATION]}
     compiled = intaglio.compile(options.model, example_inputs=calls[0], threads=options.threads, **rounding)
     compiled.save(options.folder)
     return {"seconds": time.perf_counter() - start}
@@ -110,7 +113,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--calls", required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--plan")
+    parser.add_argument("--quality", type=float)
     options = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):
         done = compile_into(options)

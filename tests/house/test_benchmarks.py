@@ -286,7 +286,7 @@ def graph_case(theirs: list[float], **ours: tuple[list[float], dict[str, Any]]) 
         for index, one in enumerate(theirs)
     ]
     checks = {name: check for name, (_, check) in ours.items()}
-    return {"rounds": rounds, "checks": checks}
+    return {"rounds": rounds, "checks": checks, "failed": {}}
 
 
 EQUAL = {"equal": True, "passed": True, "error": 2e-6, "measure": "cosine", "agreement": 1.0}
@@ -304,6 +304,7 @@ def test_the_page_of_graphs(scripts):
         },
         "skipped": {"other": "the package other is not installed"},
     }
+    result["cases"]["large"]["failed"] = {"int4": "no such thing"}
     lines = scripts("graph_tables").page(result).splitlines()
     fast = "2.00 × (2.00 – 2.00)"
     assert f"| small | 2 [2 – 2] | intaglio | 1 [1 – 1] | {fast} | equal (2e-06) |" in lines
@@ -315,6 +316,7 @@ def test_the_page_of_graphs(scripts):
     # int8 was too far from the original of the small one: 2 and 8.
     assert "Geometric mean of the fastest that passed: 4.00 × (4.00 – 4.00)." in lines
     assert "Skipped other: the package other is not installed" in lines
+    assert "large: no int4: no such thing" in lines
 
 
 def test_a_model_that_nothing_passes_for_counts_as_one(scripts):
@@ -323,14 +325,22 @@ def test_a_model_that_nothing_passes_for_counts_as_one(scripts):
 
 
 def test_outputs_are_equal_close_or_neither(scripts):
-    checked = scripts("graph_race").checked
+    race = scripts("graph_race")
     wanted = [{"y": np.array([[1.0, 2.0, 4.0], [5.0, 1.0, 0.0]])}]
-    assert checked([{"y": wanted[0]["y"] + 4e-3}], wanted, "cosine")["equal"]
-    near = checked([{"y": wanted[0]["y"] + 0.1}], wanted, "cosine")
+    assert race.checked([{"y": wanted[0]["y"] + 4e-3}], wanted, "cosine", 0.0)["equal"]
+    near = race.checked([{"y": wanted[0]["y"] + 0.1}], wanted, "cosine", 0.005)
     assert (near["equal"], near["passed"], near["error"]) == (False, True, pytest.approx(0.02))
-    assert not checked([{"y": -wanted[0]["y"]}], wanted, "cosine")["passed"]
-    other = checked([{"y": np.array([[4.0, 2.0, 1.0], [5.0, 1.0, 0.0]])}], wanted, "top-1")
+    assert not race.checked([{"y": wanted[0]["y"] + 0.1}], wanted, "cosine", 0.0)["passed"]
+    assert not race.checked([{"y": -wanted[0]["y"]}], wanted, "cosine", 0.005)["passed"]
+    other = race.checked([{"y": np.array([[4.0, 2.0, 1.0], [5.0, 1.0, 0.0]])}], wanted, "top-1", 0.005)
     assert (other["agreement"], other["passed"]) == (0.5, False)
+
+
+def test_quality_is_that_of_calls_that_were_not_calibrated_on(scripts):
+    race = scripts("graph_race")
+    wanted = [{"y": np.array([[1.0, 0.0]])}] * (race.CALIBRATION + 2)
+    found = [*wanted[:-1], {"y": np.array([[0.0, 1.0]])}]
+    assert race.checked(found, wanted, "top-1", 0.005)["agreement"] == 0.5
 
 
 def test_a_difference_is_relative_to_each_output(scripts):
@@ -375,7 +385,16 @@ def test_graphs_end_to_end(tmp_path):
         np.savez(tmp_path / f"call-{number}.npz", x=np.linspace(-1, 1, 32, dtype=np.float32)[None])
     given = ("--onnx", str(tmp_path / "relu.onnx"), "--calls", str(tmp_path), "--threads", "1")
     page = run_script(
-        "cpu_graphs.py", *given, "--rounds", "2", "--seconds", "0.01", "--json", str(tmp_path / "g.json")
+        "cpu_graphs.py",
+        *given,
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.01",
+        "--quality",
+        "0",
+        "--json",
+        str(tmp_path / "g.json"),
     )
     assert "| relu.onnx |" in page
     assert "equal (0e+00)" in page
