@@ -29,6 +29,7 @@ class CoarsenPrefill:
     1. exact: nothing changes.
     2. W is stored in floating point, or its activations are not rounded: its products stay exact.
     3. W has one scale per row: there is nothing to gain: declined.
+    4. The head, which is the last layer, is computed for one token of a prompt: its products stay exact.
     Raises `OptionError` for another format.
     """
 
@@ -43,7 +44,7 @@ class CoarsenPrefill:
         """Certify every layer that prefill computes on the coarser grid."""
         if self.format == "exact":
             return PassResult(model)
-        linears = [one for one in find_linears(model) if one.weight.quantized and one.quantize is not None]
+        linears = [one for one in find_linears(model)[:-1] if one.weight.quantized and one.quantize is not None]
         return PassResult.of(model, [self._account(one) for one in linears])
 
     def _account(self, linear: Linear) -> Applied | Declined:
