@@ -88,7 +88,7 @@ def default_model() -> Path:
 
 def capacity(options: argparse.Namespace) -> int:
     """Tokens that every cache must hold."""
-    return max(SENTENCE, max(*options.prefill, *options.contexts) + options.decode)
+    return max(SENTENCE, max((*options.prefill, *options.contexts)) + options.decode)
 
 
 def compiled(options: argparse.Namespace, folder: Path) -> dict[str, str]:

@@ -449,3 +449,22 @@ def test_floors_of_kernels(scripts):
     lines = kernels.table({product: 0.002, rounding: 0.001}, found, CEILINGS).splitlines()
     assert lines[2] == "| a | QuantizedMatrixMatrix | 2000 | 67% | 3840 | 192% |"
     assert lines[3] == "| b | QuantizeActivation | 1000 | 33% | – | – |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens"),
+    [
+        (["--prefill", "", "--contexts", "99"], 107),
+        (["--prefill", "512,9", "--contexts", ""], 520),
+        (["--contexts", "8", "--prefill", "8"], 64),
+    ],
+)
+def test_caches_hold_the_longest_text_and_the_sentence(scripts, arguments, tokens):
+    script = scripts("cpu_llm")
+    assert script.capacity(script.parser().parse_args([*arguments, "--decode", "8"])) == tokens
+
+
+def test_a_race_over_no_lengths_is_refused(scripts, capsys):
+    with pytest.raises(SystemExit):
+        scripts("cpu_llm").main(["--prefill", "", "--contexts", ""])
+    assert "give --prefill or --contexts" in capsys.readouterr().err
