@@ -87,19 +87,19 @@ def test_quantized_rows_are_those_of_the_vector_kernel(name, run_kernel, random,
     weight = WEIGHTS[name]
     group = min(32, weight.group)
     packed, _ = random_weight(weight, random)
-    stride = weight.blocks * 16
+    stride = weight.blocks * 16 + 16
     activation, _ = quantized_rows(random.normal(size=(11, weight.columns)).astype(np.float32), group)
-    kernel = QuantizedFewVectors(weight, group, "store", stride, MOST)
+    kernel = QuantizedFewVectors(weight, group, "store", stride, MOST, 16)
     buffers = packed | activation | scratch(kernel, 1) | {"result": nan(11 + PADDING, stride)}
     together = run_kernel(kernel, buffers, count=11)["result"]
     vector = QuantizedMatrixVector(weight, group, "store")
     for row in (0, 7, 10):
         one = {key: values[row : row + 1] for key, values in activation.items()}
-        alone = run_kernel(vector, packed | one | {"result": nan(stride)})["result"]
-        assert np.array_equal(together[row], alone)
+        alone = run_kernel(vector, packed | one | {"result": nan(stride - 16)})["result"]
+        assert np.array_equal(together[row, 16:], alone)
 
 
-@pytest.mark.parametrize("epilogue", GATED)
+@pytest.mark.parametrize("epilogue", GATED[:2])
 def test_quantized_gates(epilogue, run_kernel, random, nan):
     weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
     packed, dense = random_weight(weight, random)
@@ -153,10 +153,10 @@ def test_float_activations(name, run_kernel, random, nan):
         assert np.array_equal(found[count - 1], alone)
 
 
-@pytest.mark.parametrize("epilogue", GATED)
-def test_gated_float_activations(epilogue, run_kernel, random, nan):
+def test_gated_float_activations(run_kernel, random, nan):
     weight = layout.QuantizedWeight(72, 64, 4, 32, 8, "", "float16", 2)
     packed, dense = random_weight(weight, random)
+    epilogue = GATED[2]
     kernel = DequantizedFewVectors(weight, epilogue, 64, 48, MOST)
     x = nan(9 + PADDING, 64)
     x[:9] = random.normal(size=(9, 64)) * 20
@@ -166,7 +166,7 @@ def test_gated_float_activations(epilogue, run_kernel, random, nan):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("epilogue", PLAIN + GATED)
+@pytest.mark.parametrize("epilogue", [*PLAIN, GATED[0]])
 def test_float_weights(dtype, epilogue, run_kernel, random, nan):
     parts = 2 if epilogue in GATED else 1
     weight = layout.FloatWeight(38, 21, dtype, parts)

@@ -1,0 +1,36 @@
+"""What stands against batches, and which rows of a table they choose."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from intaglio.backends.tvm.batches import refuse_batches, table_sizes
+from intaglio.backends.tvm.regions import ForeignRegion
+from intaglio.compiler.errors import UnsupportedModelError
+
+
+def region(site: str, *own: str) -> ForeignRegion:
+    """A region of rows `x`, which wants `own` besides."""
+    values = {name: ir.Value(name=name) for name in ("x", "input_ids", *own)}
+    graph = ir.Graph(list(values.values()), [], nodes=[], name=site, opset_imports={"": 25})
+    model = ir.Model(graph, ir_version=11)
+    return ForeignRegion(site, model, (values["x"],), (), (), ("no kernel",))
+
+
+def test_regions_of_one_sequence_are_refused_together() -> None:
+    regions = [region("rows"), region("clock", "position"), region("memory", "key_cache.0", "position")]
+    refuse_batches(regions, 1)
+    refuse_batches(regions[:1], 8)
+    with pytest.raises(UnsupportedModelError, match="no batches of 8") as caught:
+        refuse_batches(regions, 8)
+    assert caught.value.problems == (
+        "clock needs position of one sequence; compile with batch=1",
+        "memory needs key_cache.0, position of one sequence; compile with batch=1",
+    )
+
+
+def test_sizes_of_tables() -> None:
+    assert dict(table_sizes(512, 1)) == {"decode": 1, "prefill": 512, "score": 64, "short": 64}
+    assert dict(table_sizes(1, 4)) == {"decode": 1, "prefill": 2, "score": 2, "batch": 4}
+    assert dict(table_sizes(64, 64)) == {"decode": 1, "prefill": 64, "score": 64, "batch": 64}
