@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from intaglio.kernels.instructions import Instructions
 
 RUNTIME = Path(__file__).with_name("runtime.c")
+WORTHWHILE = 8  # kernels for which starting another process with TVM pays
 # What takes TVM's time and finds nothing: the kernels' buffers are as small as can be, most of all.
 IDLE_PASSES = (
     "s_tir.CompactBufferAllocation",
@@ -42,17 +44,33 @@ def build_library(program: Program, target: Target, path: Path) -> None:
         CodegenError: if TVM, LLVM or the C compiler fail.
         TargetError: if there is no C compiler.
     """
+    kernels = program.kernels
+    count = max(1, min(os.cpu_count() or 1, len(kernels) // WORTHWHILE))
     with tempfile.TemporaryDirectory(prefix="intaglio-") as folder:
-        code, runtime = Path(folder) / "program.o", Path(folder) / "runtime.o"
+        runtime = Path(folder) / "runtime.o"
         build_runtime(target, runtime)  # first: it is quick, and shows whether there is a C compiler
-        build_object(program.kernels, target, code)
-        link((code, runtime), symbols(program.kernels), path)
+        parts = [range(first, len(kernels), count) for first in range(count)]
+        objects = [Path(folder) / f"program-{part.start}.o" for part in parts]
+        with ThreadPoolExecutor(count) as pool:
+            asked = [
+                pool.submit(build_object, [kernels[one] for one in part], target, file, part)
+                for part, file in zip(parts, objects, strict=True)
+            ]
+        for one in asked:
+            one.result()
+        link((*objects, runtime), symbols(kernels), path)
 
 
-def build_object(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
-    """Generate code for `kernels` into the object file `path`, in a process of its own."""
+def build_object(
+    kernels: Sequence[KernelCode], target: Target, path: Path, numbers: Sequence[int] | None = None
+) -> None:
+    """Generate code for `kernels` into the object file `path`, in a process of its own.
+
+    `numbers` are the kernels' in their program; left out, they are counted from 0.
+    """
     request = {
         "kernels": [dataclasses.asdict(kernel) for kernel in kernels],
+        "numbers": list(range(len(kernels)) if numbers is None else numbers),
         "target": target.to_json(),
         "path": str(path),
     }
@@ -108,14 +126,22 @@ def _call_c_compiler(*arguments: str) -> None:
         raise CodegenError(f"codegen: `{' '.join(command)}` failed: {done.stderr.strip()[-2000:]}")
 
 
-def generate(kernels: Sequence[KernelCode], target: Target, path: Path) -> None:
-    """Generate code for `kernels` into the object file `path`, here and now."""
+def generate(
+    kernels: Sequence[KernelCode], target: Target, path: Path, numbers: Sequence[int] | None = None
+) -> None:
+    """As `build_object`, here and now."""
     from intaglio.kernels.instructions import instructions_named
 
-    compiled(kernels, target, instructions_named(target.instructions)).write_to_file(str(path))
+    instructions = instructions_named(target.instructions)
+    compiled(kernels, target, instructions, numbers).write_to_file(str(path))
 
 
-def compiled(kernels: Sequence[KernelCode], target: Target, instructions: Instructions) -> Any:
+def compiled(
+    kernels: Sequence[KernelCode],
+    target: Target,
+    instructions: Instructions,
+    numbers: Sequence[int] | None = None,
+) -> Any:
     """TVM's module of machine code for `kernels`: an object file, or assembly by `inspect_source("s")`."""
     import tvm
 
@@ -126,7 +152,8 @@ def compiled(kernels: Sequence[KernelCode], target: Target, instructions: Instru
     features = {"mattr": list(target.llvm_features)} if target.llvm_features else {}
     llvm = tvm.target.Target({"kind": "llvm", "mcpu": target.cpu, "mtriple": target.triple, **features})
     with tvm.transform.PassContext(disabled_pass=list(IDLE_PASSES)):
-        return tvm.compile(kernel_module(built, instructions), target=llvm).mod
+        module = kernel_module(built, numbers or range(len(built)), instructions)
+        return tvm.compile(module, target=llvm).mod
 
 
 def main() -> None:
@@ -135,7 +162,7 @@ def main() -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]
     request = json.load(sys.stdin)
     kernels = [KernelCode(**kernel) for kernel in request["kernels"]]
-    generate(kernels, Target.from_json(request["target"]), Path(request["path"]))
+    generate(kernels, Target.from_json(request["target"]), Path(request["path"]), request["numbers"])
 
 
 if __name__ == "__main__":

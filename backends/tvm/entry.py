@@ -24,11 +24,11 @@ from intaglio.kernels.tir import Expression, KernelFrame
 SCALARS = ("worker", "workers", "count", "position")
 
 
-def kernel_module(kernels: Sequence[Kernel], instructions: Instructions) -> IRModule:
-    """TVM's functions `kernel_0`, `kernel_1`, … `(worker, workers, count, position, row)`."""
+def kernel_module(kernels: Sequence[Kernel], numbers: Sequence[int], instructions: Instructions) -> IRModule:
+    """TVM's functions `kernel_0`, `kernel_1`, … `(worker, workers, count, position, row)`, so numbered."""
     functions = {
-        name_of(index): kernel_function(name_of(index), kernel, instructions)
-        for index, kernel in enumerate(kernels)
+        name_of(number): kernel_function(name_of(number), kernel, instructions)
+        for number, kernel in zip(numbers, kernels, strict=True)
     }
     return IRModule({GlobalVar(name): one for name, one in functions.items()})
 

@@ -10,11 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from intaglio.backends.tvm import NativeSession
+from intaglio.backends.tvm import NativeSession, codegen
 from intaglio.backends.tvm import running as running_module
 from intaglio.backends.tvm.memory import allocate
 from intaglio.backends.tvm.program import ROW
 from intaglio.compiler.errors import ArtifactError, CodegenError, ContextLengthError, OptionError
+from intaglio.cost_models import resolve_target
 
 
 @pytest.fixture
@@ -201,6 +202,20 @@ def test_the_callers_cpus_are_restored(decoder, monkeypatch):
     assert os.sched_getaffinity(0) == before
     assert [len(cpus) for cpus in during] == [1]
     session.close()
+
+
+@pytest.mark.slow
+def test_code_generated_by_several_processes_is_numbered_as_one(decoder, session, tmp_path):
+    """`build_library` deals the kernels to processes; here, tests have built them one by one."""
+    assert len(decoder.program.kernels) >= 2 * codegen.WORTHWHILE
+    codegen.build_library(decoder.program, resolve_target("cpu"), tmp_path / "program.so")
+    other = NativeSession(
+        decoder.program, weights=decoder.files["weights"], library=tmp_path / "program.so", threads=1
+    )
+    for tokens in (decoder.tokens, [3]):
+        np.testing.assert_array_equal(other.extend(tokens), session.extend(tokens))
+    np.testing.assert_array_equal(other.score([4, 5]), session.score([4, 5]))
+    other.close()
 
 
 def test_weights_of_the_wrong_size(decoder, tmp_path):
