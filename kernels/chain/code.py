@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from intaglio.kernels import elementary, tir
-from intaglio.kernels.chain.steps import ChainStep
+from intaglio.kernels.chain.steps import ChainStep, folded
 from intaglio.kernels.row_program.operations import apply
 from intaglio.kernels.row_program.program import Step
 from intaglio.kernels.tir import LANES, Expression, tirx
@@ -17,7 +17,7 @@ AS_IN_ROWS = ("add", "subtract", "multiply", "maximum", "minimum")
 def through(chain: Sequence[ChainStep], value: Expression, read: Read) -> Expression:
     """`value` after all steps; evaluated here, once."""
     operand = 0
-    for step in chain:
+    for step in folded(tuple(chain)):
         arguments = [value]
         if step.has_operand:
             arguments.append(read(operand, step))

@@ -61,3 +61,14 @@ def find_problems(chain: tuple[ChainStep, ...]) -> list[str]:
 def operands_of(chain: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
     """The steps with operands, in order: operand `i` belongs to the i-th of them."""
     return tuple(step for step in chain if step.has_operand)
+
+
+def folded(chain: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
+    """The chain with neighbouring affine steps as one."""
+    found: list[ChainStep] = []
+    for step in chain:
+        if found and step.op == found[-1].op == "affine":
+            before = found.pop()
+            step = ChainStep("affine", before.a * step.a, before.b * step.a + step.b)
+        found.append(step)
+    return tuple(found)

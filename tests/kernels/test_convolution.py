@@ -55,7 +55,7 @@ APART = {
     "apart": Convolution(2, (3, 5), 10, 3, (2, 3), (2, 3), chain=(ChainStep("logistic"),), transposed=True),
 }
 CHAINS = (
-    (ChainStep("affine", 0.5, 1.0), ChainStep("clip", -1.0, 2.0)),
+    (ChainStep("affine", 0.5, 1.0), ChainStep("affine", -3.0, 0.5), ChainStep("clip", -1.0, 2.0)),
     (ChainStep("leaky_relu", 0.1), ChainStep("subtract"), ChainStep("maximum")),
     (ChainStep("logistic"), ChainStep("multiply"), ChainStep("minimum")),
     (ChainStep("silu"), ChainStep("gelu_erf"), ChainStep("tanh"), ChainStep("power", 2.0)),
