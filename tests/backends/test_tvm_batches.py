@@ -30,7 +30,14 @@ def test_regions_of_one_sequence_are_refused_together() -> None:
     )
 
 
-def test_sizes_of_tables() -> None:
-    assert dict(table_sizes(512, 1)) == {"decode": 1, "prefill": 512, "score": 64, "short": 64}
-    assert dict(table_sizes(1, 4)) == {"decode": 1, "prefill": 2, "score": 2, "batch": 4}
-    assert dict(table_sizes(64, 64)) == {"decode": 1, "prefill": 64, "score": 64, "batch": 64}
+@pytest.mark.parametrize(
+    ("chunk", "batch", "coarse", "sizes"),
+    [
+        (512, 1, False, {"decode": 1, "prefill": 512, "score": 64, "short": 64}),
+        (1, 4, False, {"decode": 1, "prefill": 2, "score": 2, "batch": 4}),
+        (64, 64, True, {"decode": 1, "prefill": 64, "score": 64, "batch": 64}),
+        (100, 2, True, {"decode": 1, "prefill": 100, "score": 64, "short": 64, "batch": 2, "review": 100}),
+    ],
+)
+def test_sizes_of_tables(chunk: int, batch: int, coarse: bool, sizes: dict[str, int]) -> None:
+    assert dict(table_sizes(chunk, batch, coarse)) == sizes
