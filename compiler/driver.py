@@ -99,9 +99,7 @@ def compile(
 
     with kept_on_success(folder):
         manifest = build(settings, Path(folder.name), progress)
-        return with_batch_cost(
-            open_artifact(Path(folder.name), manifest, count, folder, _retraced(settings))
-        )
+        return with_batch_cost(open_artifact(Path(folder.name), manifest, count, folder, _retraced(settings)))
 
 
 def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
@@ -124,7 +122,7 @@ def load(path: str | Path, *, recompile: bool = False, threads: int | None = Non
     if recompile:
         return _recompiled(folder, manifest, count)
     verify(folder, manifest)
-    if manifest.kind == "decoder":
+    if LIBRARY in manifest.files:
         refuse_foreign(manifest, target_of(manifest).missing_here())
     return open_artifact(folder, manifest, count)
 
@@ -174,21 +172,24 @@ def _retraced(settings: Settings) -> Callable[[], ir.Model] | None:
 
 
 def _recompiled(folder: Path, manifest: Manifest, threads: int) -> CompiledModel:
-    if manifest.kind == "graph":
+    if LIBRARY not in manifest.files:
         raise OptionError(
             f"load: recompile has no effect on {folder}: it holds no code of its own; leave it out."
         )
     from intaglio.backends.tvm import Program, build_library
+    from intaglio.backends.tvm.graphs import GraphProgram
 
     kept = tuple(name for name in manifest.files if name != LIBRARY)
     verify(folder, manifest, kept)
     target, holder = resolve_target("cpu"), temporary_folder("load")
     new = Path(holder.name)
-    program = Program.from_json((folder / PROGRAM).read_text(encoding="utf-8"))
+    text = (folder / PROGRAM).read_text(encoding="utf-8")
+    program = GraphProgram.from_json(text) if manifest.kind == "graph" else Program.from_json(text)
     with kept_on_success(holder), disk_errors("load", new):
         build_library(program, target, new / LIBRARY)
         for name in kept:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             os.symlink(folder / name, new / name)
         changed = dataclasses.replace(manifest, target=json.loads(target.to_json()))
-        return with_batch_cost(open_artifact(new, write_manifest(new, changed), threads, holder))
+        opened = open_artifact(new, write_manifest(new, changed), threads, holder)
+        return opened if manifest.kind == "graph" else with_batch_cost(opened)

@@ -16,7 +16,7 @@ from intaglio.compiler.array_exchange import Array
 from intaglio.compiler.manifest import LIBRARY, PROGRAM, WEIGHTS, Manifest
 from intaglio.compiler.partition_timing import Call
 from intaglio.cost_models import Target
-
+from intaglio.passes.fix_shapes import fixed_model
 
 ONE_THREAD = ", one thread"  # at the end of a candidate's name
 
@@ -39,7 +39,8 @@ def build_native(
     """
     keys = [key_of(one) for one in calls]
     different = [one for index, one in enumerate(keys) if one not in keys[:index]]
-    lowered = lower_graph(model, different, without=without)
+    fixed = [(fixed_model(model, one.shapes, one.fixed), one) for one in different]
+    lowered = lower_graph(fixed, without=without)
     folder.mkdir(parents=True, exist_ok=True)
     build_library(lowered.program, target, folder / LIBRARY)
     lowered.write_weights(folder / WEIGHTS)

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode, Program
+from intaglio.backends.tvm.program import POINTERS, ROW, KernelCode
 from intaglio.compiler.errors import CodegenError, TargetError
 from intaglio.cost_models.target import Target
 
@@ -37,7 +37,15 @@ IDLE_PASSES = (
 )
 
 
-def build_library(program: Program, target: Target, path: Path) -> None:
+class HasKernels(Protocol):
+    """A program of any kind."""
+
+    @property
+    def kernels(self) -> tuple[KernelCode, ...]:
+        """What its tables number."""
+
+
+def build_library(program: HasKernels, target: Target, path: Path) -> None:
     """Generate code for the kernels of `program` and link it with the C runtime into the library `path`.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.backends.tvm.graphs.fixing import CallKey, key_of
+from intaglio.backends.tvm.graphs.calls import CallKey, key_of
 from intaglio.backends.tvm.graphs.program import GraphProgram, GraphTable, Port, RegionCall
 from intaglio.backends.tvm.library import Library
 from intaglio.backends.tvm.memory import allocate, read_weights

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from intaglio.backends.onnxruntime import OnnxRuntimeSession, bind_region, write_region
 from intaglio.backends.tvm.graph_session import GraphSession
-from intaglio.backends.tvm.graphs import GraphProgram, fixed_model, key_of, lower_graph
+from intaglio.backends.tvm.graphs import CallKey, GraphProgram, key_of, lower_graph
 from intaglio.compiler.errors import ArtifactError
 from intaglio.cost_models import resolve_target
+from intaglio.passes.fix_shapes import fixed_model
 from intaglio.passes.normalize import normalize_graph
 
 RANDOM = np.random.default_rng(3)
@@ -153,12 +154,17 @@ def model_of(nodes: Nodes, weights: Arrays, inputs: Arrays, outputs: Sequence[st
     return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))
 
 
+def fixed(model: ir.Model, call: Arrays) -> tuple[ir.Model, CallKey]:
+    key = key_of(call)
+    return fixed_model(model, key.shapes, key.fixed), key
+
+
 @pytest.fixture
 def opened(tmp_path: Path, quick_build: Callable[..., None]) -> Callable[..., Any]:
     """`opened(model, calls, …) -> (session, lowered)`."""
 
     def opened(model: ir.Model, calls: Sequence[Arrays], threads: int = 1, **options: Any) -> Any:
-        lowered = lower_graph(model, [key_of(one) for one in calls], **options)
+        lowered = lower_graph([fixed(model, one) for one in calls], **options)
         quick_build(lowered.program, resolve_target("cpu"), tmp_path / "program.so")
         lowered.write_weights(tmp_path / "weights.bin")
         for one in lowered.regions:
@@ -200,7 +206,7 @@ def test_each_shape_has_a_table_and_weights_are_stored_once(opened: Any) -> None
     second = {name: one[:1, :5] for name, one in first.items()}
     model = normalize_graph(model_of(nodes, weights, first, ["y"])).model
     session, lowered = opened(model, [first, second])
-    alone = lower_graph(model, [key_of(first)])
+    alone = lower_graph([fixed(model, first)])
     assert lowered.program.weight_bytes == alone.program.weight_bytes
     for call in (first, second):
         wanted = OnnxRuntimeSession(model, threads=1).run(call)["y"]
@@ -231,8 +237,8 @@ def test_branches_and_numbers_are_compiled_in() -> None:
     call = {"x": normal(3), "rate": np.array(16)}
     model = model_of(nodes, {"sixteen": np.array(16)}, call, ["y"])
     for rate, op in ((16, "Neg"), (8, "Abs")):
-        fixed = fixed_model(model, key_of({**call, "rate": np.array(rate)}))
-        assert [one.op_type for one in fixed.graph] == [op]
+        chosen, _ = fixed(model, {**call, "rate": np.array(rate)})
+        assert [one.op_type for one in chosen.graph] == [op]
     assert any(one.op_type == "If" for one in model.graph)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import intaglio
+from intaglio.compiler.artifact import read_manifest, write_manifest
 from intaglio.compiler.compiled_graph import CompiledGraph
 from intaglio.compiler.errors import CodegenError
 from intaglio.compiler.partition import Candidate, partition
@@ -113,11 +115,23 @@ def test_examples_give_a_program_that_is_saved_and_told_of(layers: Path, tmp_pat
         assert "kernels: 50 linear" in text
         assert "calls of other shapes run in onnxruntime" in text
         assert "run by a kernel of ours (linear)" in loaded.explain("p0").to_text()
+        with intaglio.load(tmp_path / "saved", recompile=True, threads=1) as anew:
+            assert np.array_equal(next(iter(anew(rows(5)).values())), next(iter(loaded(rows(5)).values())))
         with loaded.recompile_for(rows(3)) as again:
             assert [one["x"] for one in again.manifest.partition["shapes"]] == [[3, 32]]
         with pytest.raises(intaglio.OptionError, match="inputs of at least one call"):
             loaded.recompile_for()
     compiled.close()
+
+
+def test_programs_for_other_machines_are_refused(layers: Path, tmp_path: Path) -> None:
+    with intaglio.compile(layers, example_inputs=rows(1), threads=1) as compiled:
+        path = compiled.save(tmp_path / "saved")
+    manifest = read_manifest(path)
+    foreign = {**manifest.target, "features": ["avx4096"]}
+    write_manifest(path, dataclasses.replace(manifest, target=foreign))
+    with pytest.raises(intaglio.ForeignArtifactError, match=r"avx4096.*recompile=True"):
+        intaglio.load(path)
 
 
 def test_examples_that_do_not_fit_are_told_all_at_once(layers: Path) -> None:

@@ -1,6 +1,6 @@
 """Whole graphs of fixed shapes as stage tables: what has a kernel runs in it, the rest in onnxruntime."""
 
-from intaglio.backends.tvm.graphs.fixing import CallKey, fixed_model, key_of
+from intaglio.backends.tvm.graphs.calls import CallKey, key_of
 from intaglio.backends.tvm.graphs.lower import LoweredGraph, lower_graph
 from intaglio.backends.tvm.graphs.program import GraphProgram, GraphTable, Port, RegionCall
 
@@ -11,7 +11,6 @@ __all__ = [
     "LoweredGraph",
     "Port",
     "RegionCall",
-    "fixed_model",
     "key_of",
     "lower_graph",
 ]

@@ -11,10 +11,10 @@ from intaglio.backends.tvm.graphs.chains import BINARY, NUMBERED, Link, Operands
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, number_of, stored_shape, vector, whole
 from intaglio.backends.tvm.graphs.moves import copy_into
+from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.views import View, is_pixels, padded, pixel_rows, pixel_strides, row_strides
 from intaglio.kernels.chain.steps import ChainStep
 from intaglio.kernels.row_program.program import RowInput, RowProgram, Step
-from intaglio.passes.rewriting import site_of
 
 UNARY = {
     "Neg": "negate",

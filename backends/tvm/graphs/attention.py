@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known, shape_of
 from intaglio.backends.tvm.graphs.claims import Claim, Views
+from intaglio.backends.tvm.graphs.nodes import input_at, site_of
 from intaglio.backends.tvm.graphs.views import LANES, View, row_major
 from intaglio.kernels.attention_whole.kernel import Layout, WholeAttention
-from intaglio.passes.rewriting import input_at, site_of
 
 PLAIN = {"float32": "float", "bool": "bool"}
 

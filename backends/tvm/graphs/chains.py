@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.graphs.builder import is_known, shape_of
 from intaglio.backends.tvm.graphs.constants import is_stored, number_of, stored_shape
+from intaglio.backends.tvm.graphs.nodes import input_at
 from intaglio.kernels.chain.steps import ChainStep
-from intaglio.passes.rewriting import input_at
 
 MOST = 12  # steps after one product
 UNARY = {

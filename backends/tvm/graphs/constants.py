@@ -9,8 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from intaglio.backends.tvm.graphs.builder import Shared
+from intaglio.backends.tvm.graphs.nodes import made_by
 from intaglio.backends.tvm.graphs.views import View, padded, row_major
-from intaglio.passes.rewriting import made_by
 
 Array = NDArray[Any]
 

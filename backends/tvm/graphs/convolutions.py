@@ -13,11 +13,11 @@ from intaglio.backends.tvm.graphs.chains import Link, Operands, follow
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import array_of, is_stored, stored_shape, vector
 from intaglio.backends.tvm.graphs.moves import as_pixels
+from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.products import operands_in, split_bias
 from intaglio.backends.tvm.graphs.views import View, is_pixels
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.convolution.packing import pack_weight
-from intaglio.passes.rewriting import site_of
 
 FEW = 4  # channels: a first layer reads them where they are
 TRANSPOSED = "ConvTranspose"

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from intaglio.backends.tvm.graphs.builder import TableBuilder, is_known, shape_of
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.moves import as_pixels
+from intaglio.backends.tvm.graphs.nodes import constant, input_at, site_of
 from intaglio.backends.tvm.graphs.views import View, pixel_strides
 from intaglio.kernels.pooling.pooling import Pooling
 from intaglio.kernels.resize.resize import Resize
 from intaglio.kernels.resize.tables import coordinates, linear, nearest
-from intaglio.passes.rewriting import constant, input_at, site_of
 
 WHOLE = {"GlobalAveragePool": "average", "GlobalMaxPool": "max", "ReduceMean": "average", "ReduceMax": "max"}
 TRANSFORMATIONS = ("asymmetric", "align_corners", "half_pixel", "pytorch_half_pixel")

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, stored_shape, whole
+from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.views import View, padded
 from intaglio.kernels.gather.kernel import GatherRows
-from intaglio.passes.rewriting import site_of
 
 
 def claim_lookup(node: ir.Node, views: Views) -> Claim | None:

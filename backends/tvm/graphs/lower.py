@@ -11,10 +11,10 @@ import onnx_ir as ir
 from intaglio.backends.tvm.graphs.arithmetic import claim_arithmetic
 from intaglio.backends.tvm.graphs.attention import claim_attention
 from intaglio.backends.tvm.graphs.builder import Shared, TableBuilder
+from intaglio.backends.tvm.graphs.calls import CallKey
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, whole
 from intaglio.backends.tvm.graphs.convolutions import claim_convolution
-from intaglio.backends.tvm.graphs.fixing import CallKey, fixed_model
 from intaglio.backends.tvm.graphs.images import claim_pooling, claim_resize
 from intaglio.backends.tvm.graphs.lookups import claim_lookup
 from intaglio.backends.tvm.graphs.moves import claim_move
@@ -58,17 +58,19 @@ class LoweredGraph:
 
 
 def lower_graph(
-    model: ir.Model, keys: Sequence[CallKey], *, without: frozenset[str] = frozenset()
+    calls: Sequence[tuple[ir.Model, CallKey]], *, without: frozenset[str] = frozenset()
 ) -> LoweredGraph:
-    """Lower `model` for calls of every kind in `keys`; kernels of kinds in `without` are left to onnxruntime.
+    """Lower a graph for calls of several kinds, for each of which it is given with the shapes fixed.
+
+    Kernels of kinds in `without` are left to onnxruntime.
 
     Raises:
         UnsupportedModelError: where sizes depend on the values of inputs.
     """
     shared, regions, tables = Shared(), list[Region](), []
     nodes: dict[str, str] = {}
-    for index, key in enumerate(keys):
-        table = _Lowering(fixed_model(model, key), key, shared, f"call{index}", regions, without)
+    for index, (model, key) in enumerate(calls):
+        table = _Lowering(model, key, shared, f"call{index}", regions, without)
         tables.append(table.lowered())
         nodes |= table.nodes
     program = GraphProgram(tuple(shared.kernels), tuple(shared.buffers), tuple(tables), shared.arena.bytes)

@@ -7,9 +7,9 @@ import onnx_ir as ir
 from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known, shape_of
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, number_of, whole
+from intaglio.backends.tvm.graphs.nodes import constant, input_at, site_of
 from intaglio.backends.tvm.graphs.views import View, is_pixels, padded, pixel_strides, row_major
 from intaglio.kernels.movement.movement import BYTES, MovedAxis, Movement
-from intaglio.passes.rewriting import constant, input_at, site_of
 
 ELEMENTS = {**{name: name for name in BYTES}, "bool": "uint8"}
 LIKE = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Cast")

@@ -10,11 +10,11 @@ from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_know
 from intaglio.backends.tvm.graphs.chains import Link, Operands, follow
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import array_of, is_stored, stored_shape, vector
+from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.views import View, is_pixels, padded, pixel_rows
 from intaglio.kernels.chain.steps import ChainStep
 from intaglio.kernels.convolution.convolution import Convolution
 from intaglio.kernels.convolution.packing import pack_weight
-from intaglio.passes.rewriting import site_of
 
 
 def claim_product(node: ir.Node, views: Views) -> Claim | None:

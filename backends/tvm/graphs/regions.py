@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, shape_of
 from intaglio.backends.tvm.graphs.constants import is_stored
+from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.program import Port, RegionCall
 from intaglio.backends.tvm.graphs.views import View, row_major
 from intaglio.compiler.errors import UnsupportedModelError
 from intaglio.compiler.ir.extract import extract
-from intaglio.passes.rewriting import site_of
 
 
 @dataclass

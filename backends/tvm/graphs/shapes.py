@@ -9,8 +9,8 @@ import onnx_ir as ir
 from intaglio.backends.tvm.graphs.builder import TableBuilder, is_known, shape_of
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import array_of, is_stored
+from intaglio.backends.tvm.graphs.nodes import constant, input_at
 from intaglio.backends.tvm.graphs.views import View
-from intaglio.passes.rewriting import constant, input_at
 
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 

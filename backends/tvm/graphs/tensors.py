@@ -11,13 +11,13 @@ from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_know
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import array_of, is_stored, whole
 from intaglio.backends.tvm.graphs.moves import as_plain
+from intaglio.backends.tvm.graphs.nodes import constant, input_at, site_of
 from intaglio.backends.tvm.graphs.views import View
 from intaglio.kernels.reduction.reduction import Reduction
 from intaglio.kernels.row_program.program import Step
 from intaglio.kernels.softmax.softmax import Softmax
 from intaglio.kernels.tensor_program.operand import Operand
 from intaglio.kernels.tensor_program.program import TensorProgram
-from intaglio.passes.rewriting import constant, input_at, site_of
 
 REDUCTIONS = {
     "ReduceSum": "sum",

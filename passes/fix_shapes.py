@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,28 +16,13 @@ from intaglio.passes.normalize.infer_shapes import InferShapes
 from intaglio.passes.rewriting import constant, described, insert, sizes, supersede, take_over
 
 MOST_ROUNDS = 8
-Array = NDArray[np.generic]
 
 
-@dataclass(frozen=True)
-class CallKey:
-    """What calls of one kind have in common."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    fixed: Mapping[str, Any]  # values of inputs that are whole numbers without axes: modes, rates, lengths
-
-
-def key_of(call: Mapping[str, Array]) -> CallKey:
-    """The kind of `call`."""
-    fixed = {name: one.item() for name, one in call.items() if one.ndim == 0 and one.dtype.kind in "biu"}
-    return CallKey({name: tuple(one.shape) for name, one in call.items()}, fixed)
-
-
-def fixed_model(model: ir.Model, key: CallKey) -> ir.Model:
-    """A copy of `model` for calls of the kind `key`, functions inlined; the model itself stays as it is."""
+def fixed_model(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], fixed: Mapping[str, Any]) -> ir.Model:
+    """A copy of `model` for inputs of these shapes and values, functions inlined; `model` stays the same."""
     copy = model.clone()
     InlinePass()(copy)
-    _fix_inputs(copy, key)
+    _fix_inputs(copy, shapes, fixed)
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
@@ -46,15 +30,15 @@ def fixed_model(model: ir.Model, key: CallKey) -> ir.Model:
     return copy
 
 
-def _fix_inputs(model: ir.Model, key: CallKey) -> None:
+def _fix_inputs(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], fixed: Mapping[str, Any]) -> None:
     graph = model.graph
     for value in list(graph.inputs):
         name = str(value.name)
-        if name not in key.shapes:
+        if name not in shapes:
             continue
-        value.shape = ir.Shape(key.shapes[name])
-        if name in key.fixed:
-            _compile_in(graph, value, key.fixed[name])
+        value.shape = ir.Shape(shapes[name])
+        if name in fixed:
+            _compile_in(graph, value, fixed[name])
 
 
 def _compile_in(graph: ir.Graph, value: ir.Value, number: Any) -> None:
