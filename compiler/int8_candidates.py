@@ -24,6 +24,7 @@ from intaglio.passes.result import Applied, Declined
 
 GROUPED = "int8-g32:a8g32"
 NAME = "int8_candidates"
+NEGLIGIBLE = 0.1  # of the tolerance
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,14 @@ def _recipes(
 
 
 def _least_loss(static: tuple[StaticConvolutions, ...], search: Int8Search) -> StaticConvolutions | None:
-    """The method of choosing ranges with which rounding everything loses the least."""
+    """The method of choosing ranges with which rounding everything loses the least; the first of equals.
+
+    Losses far below the tolerance are equal: a few inputs do not tell them apart.
+    """
     if len(static) < 2:
         return static[0] if static else None
-    return min(static, key=lambda one: search.loss(one, one.sites))
+    least = search.tolerance * NEGLIGIBLE
+    return min(static, key=lambda one: max(least, search.loss(one, one.sites)))
 
 
 def _candidate(recipe: Recipe, found: Found, inputs: CalibrationInputs) -> Int8Candidate:
