@@ -1,4 +1,4 @@
-"""Attention over several sequences at once: against float64, over caches of every type in slots of any order."""
+"""Attention over several sequences at once: against float64, caches of every type in slots of any order."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ class Batch:
         return causal_attention(self.prepared[row][0], *seen, end - 1, **options).reshape(-1)
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("name", CASES)
-def test_batch_attention(name, cache, run_kernel, random, nan):
+def check(name: str, cache: str, run_kernel, random, nan, tolerance: float) -> None:
     batch = Batch(name, cache, random)
     width = batch.heads.heads * batch.heads.head_dim
     stride = -(-width // 16) * 16
@@ -107,6 +105,20 @@ def test_batch_attention(name, cache, run_kernel, random, nan):
         done = run_kernel(kernel, buffers, count=len(POSITIONS), workers=workers)
         for row in range(len(POSITIONS)):
             expected = batch.expected(row, done)
-            assert np.abs(done["result"][row, :width] - expected).max() <= 2e-5 * np.abs(expected).max()
+            error = np.abs(done["result"][row, :width] - expected).max()
+            assert error <= tolerance * np.abs(expected).max()
             assert not done["result"][row, width:].any()
         assert np.isnan(done["result"][len(POSITIONS) :]).all()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("name", CASES)
+def test_batch_attention(name, cache, run_kernel, random, nan):
+    check(name, cache, run_kernel, random, nan, 2e-5)
+
+
+@pytest.mark.parametrize("target", ["cpu:avx512-bf16"], indirect=True)
+@pytest.mark.parametrize("name", ["llama", "norms"])
+def test_pairs_of_bfloat16(name, target, run_kernel, random, nan):
+    """Queries and weights are rounded to eight bits: half of 2⁻⁸ each, of sums whose terms differ in sign."""
+    check(name, "bf16", run_kernel, random, nan, 1e-2)
