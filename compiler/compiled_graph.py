@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from intaglio.compiler.graph_benchmark import GraphBenchmark
     from intaglio.compiler.report import Report
 
+INTEGERS = "int8"  # how the names of candidates begin that do not compute in floating point
+
 
 class CompiledGraph(CompiledModel):
     """Any model that is no language model with a cache. Calls from several threads may overlap.
@@ -105,6 +107,11 @@ class CompiledGraph(CompiledModel):
             raise OptionError(
                 f"recompile_for: {self.manifest.source.name} was an object in memory: compile it again with "
                 "example_inputs."
+            )
+        if str(self.manifest.partition.get("kept", "")).startswith(INTEGERS):
+            raise OptionError(
+                "recompile_for: this model computes with integers, within a quality measured on calibration "
+                "inputs that are not kept: compile it again with quality, calibration and example_inputs."
             )
         found = compile(
             source_of(self.manifest, "recompile_for"),

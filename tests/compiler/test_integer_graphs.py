@@ -109,6 +109,15 @@ def test_compile_measures_keeps_and_tells(tmp_path: Path) -> None:
     assert np.vdot(found, exact) / np.linalg.norm(found) / np.linalg.norm(exact) > 0.99
 
 
+def test_integers_are_not_compiled_anew_without_calibration(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(classifier(), path)
+    with intaglio.compile(path, threads=1, quality=0.01, calibration=images()) as compiled:
+        compiled.manifest.partition["kept"] = "int8 convolutions in onnxruntime, normalised"
+        with pytest.raises(OptionError, match="quality, calibration"):
+            compiled.recompile_for(images(1)[0])
+
+
 def test_made_inputs_are_said_to_be_made() -> None:
     with intaglio.compile(classifier(), threads=1, quality=0.01) as compiled:
         account = compiled.manifest.account
