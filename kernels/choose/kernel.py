@@ -12,7 +12,7 @@ from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
 @dataclass(frozen=True)
 class BlockMaxima:
-    """`maxima[row, b] = max(logits[row, 64 b : 64 b + 64])`, NaN where there is one among them.
+    """`maxima[row, b] = max(logits[row, 64 b : 64 b + 64])`, infinite where there is a NaN among them.
 
     Pointers: logits `[count, stride]`, of which `columns` count; maxima `[count, blocks rounded up to 16]`.
     """
@@ -54,8 +54,9 @@ class BlockMaxima:
         tir.store(running, [0], tir.spread(tir.float32(float("-inf"))))
         for part in range(BLOCK // LANES):
             at = tir.bind(block * tir.int32(BLOCK) + tir.int32(part * LANES))
-            tir.store(running, [0], maximum(tir.load(running, [0]), self.vector(logits, row, at)))
-        return tir.intrinsic("llvm.vector.reduce.fmaximum", "float32", tir.load(running, [0]))
+            value = tir.hold(self.vector(logits, row, at))
+            tir.store(running, [0], tirx.Max(tir.load(running, [0]), infinite_if_nan(value)))
+        return max_tree(tir.bind(tir.load(running, [0])))
 
     def vector(self, logits: Expression, row: Expression, at: Expression) -> Expression:
         """Sixteen logits from column `at` on, -inf beyond the last."""
@@ -67,6 +68,19 @@ class BlockMaxima:
         return tirx.Select(inside, tir.load(logits, [row, at]), tir.spread(tir.float32(float("-inf"))))
 
 
-def maximum(one: Expression, other: Expression) -> Expression:
-    """The larger, lane by lane; NaN where either is."""
-    return tir.intrinsic("llvm.maximum", "float32x16", one, other)
+def infinite_if_nan(value: Expression) -> Expression:
+    """`value`, and infinity for what is no number; by its bits, since TVM takes `x != x` for false."""
+    bits = tir.reinterpret(value, "int32x16") & tir.spread(tir.int32(0x7FFFFFFF))
+    return tirx.Select(bits > tir.spread(tir.int32(0x7F800000)), tir.spread(tir.float32(float("inf"))), value)
+
+
+def max_tree(vector: Expression) -> Expression:
+    """The largest of 16 lanes without a NaN, halves first."""
+    lanes = LANES // 2
+    while lanes:
+        low, high = (
+            tirx.Shuffle([vector], [tir.int32(first + lane) for lane in range(lanes)]) for first in (0, lanes)
+        )
+        vector = tir.hold(tirx.Max(low, high))
+        lanes //= 2
+    return vector

@@ -29,10 +29,10 @@ def test_what_is_no_number_is_not_lost(run_kernel, random, nan):
         logits[0, place] = value
     logits[0, 256:] = -np.inf
     done = run_kernel(BlockMaxima(320, 320), {"logits": logits, "maxima": nan(1, 16)})["maxima"][0, :5]
-    assert np.isnan(done[:2]).all()
-    assert done[2] == np.inf
+    assert (done[:3] == np.inf).all()
     assert done[3] == logits[0, 192:256].max()
     assert done[4] == -np.inf
+    assert likeliest_by_blocks(logits[0], done, 1) == [3]
 
 
 def by_sorting(logits, count):
