@@ -18,10 +18,11 @@ from intaglio.kernels import tir
 from intaglio.kernels.attention.heads import BLOCK, Heads
 from intaglio.kernels.attention.operands import stored_arithmetic
 from intaglio.kernels.attention.preparation import Preparation
-from intaglio.kernels.attention.products import AHEAD, Products, QueryState
+from intaglio.kernels.attention.products import Products, QueryState
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.tir import LANES, Expression, KernelFrame, tirx
 
+AHEAD = 32  # positions asked for in the beginning; what follows, the processor foresees better
 MOST_HEADS = 16  # that go over the cache together: their outputs should stay in the first-level cache
 
 

@@ -22,8 +22,6 @@ from intaglio.kernels.attention.scores import first_visible, masked, out_of_sigh
 from intaglio.kernels.attention.softmax import OnlineSoftmax
 from intaglio.kernels.tir import LANES, Expression, tirx
 
-AHEAD = 32  # positions by which keys and values are asked for before they are read
-
 
 class QueryState:
     """What one query head carries from block to block."""
@@ -121,15 +119,13 @@ class Products:
         return [functools.reduce(operator.add, (tir.load(one, [0]) for one in row)) for row in sums]
 
     def _keys(self, kv_head: Expression, block: Expression, word: Expression) -> list[Expression]:
-        """A word of keys as it is multiplied; what comes later is on its way meanwhile."""
-        self.storage.prefetch_key(kv_head, block + tir.int32(AHEAD // LANES), word)
+        """A word of keys as it is multiplied."""
         if self.arithmetic.unit == 1:
             return self.storage.key_vectors(kv_head, block, word)
         return [tir.reinterpret(tir.bind(self.storage.key_word(kv_head, block, word)), "float32x16")]
 
     def _values(self, kv_head: Expression, row: Expression, first: int, lanes: int) -> list[Expression]:
         """Words of values, as keys."""
-        self.storage.prefetch_value(kv_head, row + tir.int32(AHEAD // self.heads.unit), first)
         if self.arithmetic.unit == 1:
             return self.storage.value_vectors(kv_head, row, first, lanes)
         return [tir.reinterpret(tir.bind(self.storage.value_word(kv_head, row, first, lanes)), "float32x16")]
