@@ -17,6 +17,7 @@ from intaglio.compiler.partition_timing import Call
 CLEAR = 0.8  # of the first candidate's time: below, nothing is given back
 SECONDS = 20.0  # for building and timing variants; one that has begun is finished
 FEWEST = 2  # nodes of a kind, for it to be tried
+SHORT = 2e-3  # seconds of a call, below which handing over costs more than any kernel could
 
 
 def search(
@@ -29,7 +30,8 @@ def search(
     without: frozenset[str] = frozenset()
     for kind in native.kinds(FEWEST) if best is not None and best.relative is not None else ():
         assert best is not None, "asked before"
-        if (best.relative or 0.0) < CLEAR or time.perf_counter() - start > SECONDS:
+        late = time.perf_counter() - start > SECONDS
+        if late or (best.relative or 0.0) < CLEAR or max(best.seconds) < SHORT:
             break
         variant = native.variant(without | {kind})
         # In turns with the first candidate, so that figures of different moments can be compared.
