@@ -26,6 +26,7 @@ from intaglio.passes.fuse import fuse
 from intaglio.passes.linears import find_linears
 from intaglio.passes.normalize import normalize
 from intaglio.passes.quantize import apply_treatments
+from intaglio.passes.quantize.coarsen_prefill import COARSEN_PREFILL
 from intaglio.passes.result import PassResult
 
 PHASES = ("trace", "normalize", "quantize", "fuse", "lower", "weights", "code")
@@ -63,8 +64,8 @@ def build_decoder(
     with step.phase("lower"):
         chunk = settings.chunk_for(context)
         batch = settings.workload_for(context).batch
-        coarse = settings.chosen.prefill == "int8"
-        lowered = lower(fused.model, capacity=context, chunk=chunk, batch=batch, coarse_prefill=coarse)
+        coarse = frozenset(one.site for one in treated.applied if one.pass_name == COARSEN_PREFILL)
+        lowered = lower(fused.model, capacity=context, chunk=chunk, batch=batch, coarse=coarse)
 
     # Code is generated in a process of its own, meanwhile.
     with ThreadPoolExecutor(1) as pool:

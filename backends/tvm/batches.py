@@ -11,7 +11,7 @@ from intaglio.compiler.errors import UnsupportedModelError
 REVIEW_ROWS = 2 * FEW_ROWS  # just more than the kernels for a few rows take
 
 
-def table_sizes(chunk: int, batch: int, coarse_prefill: bool) -> list[tuple[str, int]]:
+def table_sizes(chunk: int, batch: int, *, coarse_prefill: bool) -> list[tuple[str, int]]:
     """Names of the tables of a program, and the most tokens that each takes.
 
     Args:

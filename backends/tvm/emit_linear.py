@@ -129,8 +129,7 @@ class LinearEmitter:
             vector = QuantizedMatrixVector(layout, region.activation_group, epilogue, target.offset)
             self.table.add(vector, [*weight, *activation, target.buffer], region.site, barrier=True)
             return
-        # One scale per row leaves nothing to gain; of a prompt, the head is computed for one token only.
-        coarse = self.table.coarse and layout.group < layout.columns and region.output not in self.tail
+        coarse = region.site in self.table.coarse
         product = RequantizedMatrixMatrix if coarse else QuantizedMatrixMatrix
         matrix = product(layout, region.activation_group, epilogue, target.stride, target.offset)
         panel = self.table.private("panel", layout.columns * 2 * ROWS)

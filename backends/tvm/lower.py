@@ -51,12 +51,12 @@ class Lowered:
 
 
 def lower(
-    model: ir.Model, *, capacity: int, chunk: int, batch: int = 1, coarse_prefill: bool = False
+    model: ir.Model, *, capacity: int, chunk: int, batch: int = 1, coarse: frozenset[str] = frozenset()
 ) -> Lowered:
     """Lower a fused canonical decoder whose cache holds `capacity` tokens of each of `batch` sequences.
 
-    Prompts are computed in chunks of `chunk` tokens; with `coarse_prefill`, from weights that are rounded to one
-    8-bit grid per row on the way. Table "review" then scores texts as prompts are computed.
+    Prompts are computed in chunks of `chunk` tokens; at the sites in `coarse` from weights that are
+    rounded to one 8-bit grid per row on the way. Table "review" then scores texts as prompts are computed.
     The program is the same for every target: the instruction family is chosen when code is generated.
 
     Raises:
@@ -72,9 +72,9 @@ def lower(
     logits = next(one for one in model.graph.outputs if one.name == "logits")
     numbers = {id(one): index for index, one in enumerate(foreign)}
     tables = []
-    for name, tokens in table_sizes(chunk, batch, coarse_prefill):
-        coarse = coarse_prefill and name in ("prefill", "review")
-        table = TableBuilder(name, tokens, pieces, coarse, readers=_readers(regions))
+    for name, tokens in table_sizes(chunk, batch, coarse_prefill=bool(coarse)):
+        rounded = coarse if name in ("prefill", "review") else frozenset()
+        table = TableBuilder(name, tokens, pieces, rounded, readers=_readers(regions))
         emitter = Emitter(table, capacity, logits, _tail(regions, logits), joints, numbers)
         for region in regions:
             emitter.emit(region, guards.get(id(region)))

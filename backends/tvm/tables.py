@@ -90,7 +90,7 @@ class TableBuilder:
     name: str
     tokens: int  # most tokens of a call; 1 selects the kernels for one token
     pieces: Pieces
-    coarse: bool = False  # products of many tokens may round weights anew
+    coarse: frozenset[str] = frozenset()  # sites whose products round weights anew
     stages: list[Stage] = field(default_factory=list)
     places: dict[ir.Value, Place] = field(default_factory=dict)
     readers: Counter[ir.Value] = field(default_factory=Counter)

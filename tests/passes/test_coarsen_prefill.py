@@ -54,9 +54,18 @@ def test_layers_that_stay_exact(treated, treatment, declined):
     assert all("one scale per row" in one.reason for one in result.declined)
 
 
+def test_only_layers_before_gated_units(treated):
+    result = CoarsenPrefill("int8-gates")(treated("keep"))
+    assert result.applied
+    assert all(one.site.endswith("mlp.gate_up_proj") for one in result.applied)
+    assert len(result.applied) == sum(
+        one.site.endswith("gate_up_proj") for one in find_linears(treated("keep"))
+    )
+
+
 def test_exact_changes_nothing_and_others_are_refused(treated):
     assert not CoarsenPrefill("exact")(treated("keep")).applied
-    with pytest.raises(OptionError, match="'int4' is not one of exact, int8"):
+    with pytest.raises(OptionError, match="'int4' is not one of exact, int8-gates, int8"):
         CoarsenPrefill("int4")
 
 
