@@ -154,8 +154,8 @@ DEFAULT_PLAN = Plan(KEEP, {"lm_head": Treatment(None, None)})
 # KL from SmolLM2's original, 2040 tokens: fp32 0.00215, fp16 0.00220, bf16 0.00222 (products of it, too),
 # all within each other's 95 % intervals of ± 0.0002; int8 0.0030. bf16 is the fastest of the first three.
 DEFAULT_CACHE: CacheFormat = "bf16"
-# Half of a prompt's products are those before gated units. On SmolLM2 their coarser weights save 7 % of its time
-# and add 0.0005 to the KL of prompts; those of all layers save 16 % and add 0.003 (docs/decisions/0012).
+# Half of a prompt's products are those before gated units. On SmolLM2 their coarser weights save 7 % of the
+# time and add 0.0005 to the KL; those of all layers save 16 % and add 0.003 (docs/decisions/0012).
 DEFAULT_PREFILL: PrefillFormat = "int8-gates"
 
 # Whatever a graph is, it computes what its authors meant: a model that rounds activations says so itself.

@@ -136,7 +136,7 @@ class Program:
         return next((one for one in known if one.tokens >= tokens), known[-1])
 
     def table_for_scores(self, tokens: int) -> StageTable:
-        """The entry point for the logits of all of `tokens` tokens: drafts, or texts computed like prompts."""
+        """The entry point for the logits of all of `tokens` tokens: drafts, or texts like prompts."""
         score = self.table("score")
         review = next((one for one in self.tables if one.name == "review"), score)
         return score if tokens <= score.tokens else review

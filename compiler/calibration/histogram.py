@@ -53,7 +53,8 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The number in the middle of each bin."""
         width = self.limit / BINS
-        return (np.arange(2 * BINS) - BINS + 0.5) * width
+        centres: NDArray[np.float64] = (np.arange(2 * BINS, dtype=np.float64) - BINS + 0.5) * width
+        return centres
 
     def _widen(self, largest: float) -> None:
         if self.limit == 0:

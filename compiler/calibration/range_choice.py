@@ -50,7 +50,8 @@ def _percentile(seen: Histogram, whole: ValueRange) -> ValueRange:
 
 def _codes(centres: Counts, covered: ValueRange) -> Counts:
     codes = np.rint(centres / float(covered.scale)) + int(covered.zero_point)
-    return np.clip(codes, 0, LEVELS - 1)
+    clipped: Counts = np.clip(codes, 0, LEVELS - 1)
+    return clipped
 
 
 def _squared_error(counts: Counts, centres: Counts, covered: ValueRange) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from intaglio.compiler.errors import OptionError
 from intaglio.compiler.session import DecoderSession
+from intaglio.kernels.choose.selection import likeliest
 
 NAMES = ("intaglio", "torch", "onnxruntime")
 
@@ -55,6 +56,12 @@ class TorchSession:
         """Append `tokens`; logits `[vocabulary]` after the last one."""
         last: NDArray[np.float32] = self._run(tokens, 1)[-1]
         return last
+
+    def best(self, tokens: Sequence[int], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Append `tokens`; the `count` likeliest next ones, likeliest first, with their logits."""
+        logits = self.extend(tokens)
+        found = likeliest(logits, count)
+        return found, logits[found]
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append `tokens`; logits `[len(tokens), vocabulary]`."""

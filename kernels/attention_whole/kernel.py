@@ -39,7 +39,7 @@ class WholeAttention:
 
     Pointers: query, key, value, mask where there is one (bool as bytes, or float32; a hidden key's score
     counts as -3e38, so that a query whose keys are all hidden takes their mean), scratch (private,
-    `scratch_floats` for each worker), result. Rows of values and results are read and written in whole vectors.
+    `scratch_floats` for each worker), result. Rows of values and results are accessed in whole vectors.
 
     Raises:
         CodegenError: if sizes contradict each other.

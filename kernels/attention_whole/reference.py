@@ -23,6 +23,6 @@ def whole_attention(
         found = np.asarray(mask)
         scores = np.where(found, scores, -3e38) if found.dtype == bool else np.maximum(scores + found, -3e38)
     if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -3e38)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -3e38)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True) @ v)

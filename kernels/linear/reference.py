@@ -22,7 +22,7 @@ def dequantize(codes: NDArray[np.integer], scale: Array, minimum: Array | None, 
 
 
 def requantize(weight: Array, ends: Array) -> Array:
-    """`[rows, columns]` weights on an 8-bit grid per row, whose end is `ends` `[rows]` (0: a row of zeros)."""
+    """`[rows, columns]` weights on an 8-bit grid per row that ends at `ends` `[rows]` (0: a row of zeros)."""
     scale = np.where(ends > 0, ends / 127, 1.0)[:, None]
     rounded: Array = np.rint(weight / scale) * scale
     return rounded
