@@ -40,4 +40,4 @@ def test_regions_of_one_sequence_are_refused_together() -> None:
     ],
 )
 def test_sizes_of_tables(chunk: int, batch: int, coarse: bool, sizes: dict[str, int]) -> None:
-    assert dict(table_sizes(chunk, batch, coarse)) == sizes
+    assert dict(table_sizes(chunk, batch, coarse_prefill=coarse)) == sizes
