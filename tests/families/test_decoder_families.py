@@ -52,15 +52,21 @@ def root_mean_square(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()))
 
 
-def check_steps(compiled: CompiledModel, tokens: list[int], logits: np.ndarray) -> None:
-    """The session, fed in parts over its cache, gives what a call gave."""
-    session, start = compiled.session, 0
+def check_steps(compiled: CompiledModel, tokens: list[int], logits: np.ndarray, *, rounded: bool) -> None:
+    """The session, fed in parts over its cache, gives what a call gave.
+
+    Where activations are rounded, sums in another order may put one on the other side of a half: seldom, and
+    by little.
+    """
+    session, start, errors = compiled.session, 0, []
     session.reset()
     for length in PARTS:
         last = session.extend(tokens[start : start + length])
         start += length
-        assert largest(last, logits[start - 1]) < 1e-5
+        errors.append(largest(last, logits[start - 1]))
     assert start == LENGTH
+    assert max(errors) < (0.05 if rounded else 1e-5)
+    assert np.median(errors) < 1e-5
 
 
 def check_explanations(compiled: CompiledModel) -> None:
@@ -85,7 +91,7 @@ def test_a_family_computes_what_transformers_computes(
             tmp_path / "model", plan=plan, context=CONTEXT, workload=workload, threads=1
         ) as compiled:
             logits = compiled(tokens.tolist())
-            check_steps(compiled, tokens.tolist(), logits)
+            check_steps(compiled, tokens.tolist(), logits, rounded=label != "keep")
             foreign = run_by_onnxruntime(compiled)
             if label != "keep":
                 errors[label] = root_mean_square(logits, wanted)
