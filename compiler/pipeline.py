@@ -50,8 +50,10 @@ def build_decoder(
         dump("normalize", normalized.model)
 
     with step.phase("quantize"):
-        sites = [one.site for one in find_linears(normalized.model)]
-        settings = settings.with_plan_for(sites, decoder=True)
+        linears = find_linears(normalized.model)
+        quantized = {one.site for one in linears if one.weight.quantized}
+        sites = [one.site for one in linears]
+        settings = settings.with_plan_for(sites, decoder=True, quantized=quantized)
         treated = apply_treatments(normalized.model, *settings.chosen.treatments)
         dump("quantize", treated.model)
 

@@ -1,7 +1,8 @@
 """The plan: which linear layer of a model gets which treatment, and what holds for a decoder as a whole.
 
     plan    = [treatment] {"," site "=" treatment} ["," "cache" "=" cache] ["," "prefill" "=" prefill]
-    cache   = "fp32" | "fp16" | "bf16" | "int8"       how keys and values are stored (left out: DEFAULT_CACHE)
+    cache   = "fp32" | "fp16" | "bf16" | "int8"      how keys and values are stored (left out: DEFAULT_CACHE,
+                                                     EXACT_CACHE where no activations are rounded either)
     prefill = "exact" | "int8-gates" | "int8"                                (left out: DEFAULT_PREFILL)
 
 For example "int4-g32, lm_head=int8-channel, cache=bf16". With prefill=int8 products of many tokens round
@@ -16,7 +17,7 @@ The first treatment is the default ("keep" if left out); the grammar of a treatm
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
@@ -82,6 +83,14 @@ class Plan:
     def whole(self) -> dict[str, str]:
         """What is said of the decoder as a whole, by the names of the grammar."""
         return {name: one for name, one in ((CACHE, self.cache), (PREFILL, self.prefill)) if one is not None}
+
+    def rounds_activations(self, sites: Iterable[str], quantized: Collection[str]) -> bool:
+        """Whether activations at any of `sites` are rounded; weights at `quantized` are integers anyway."""
+        return any(
+            self[one].activations is not None
+            and (one in quantized or isinstance(self[one].weights, WeightFormat))
+            for one in sites
+        )
 
     def __str__(self) -> str:
         whole = (f"{name}={one}" for name, one in self.whole.items())
@@ -154,6 +163,7 @@ DEFAULT_PLAN = Plan(KEEP, {"lm_head": Treatment(None, None)})
 # KL from SmolLM2's original, 2040 tokens: fp32 0.00215, fp16 0.00220, bf16 0.00222 (products of it, too),
 # all within each other's 95 % intervals of ± 0.0002; int8 0.0030. bf16 is the fastest of the first three.
 DEFAULT_CACHE: CacheFormat = "bf16"
+EXACT_CACHE: CacheFormat = "fp32"
 # Half of a prompt's products are those before gated units. On SmolLM2 their coarser weights save 7 % of the
 # time and add 0.0005 to the KL; those of all layers save 16 % and add 0.003 (docs/decisions/0012).
 DEFAULT_PREFILL: PrefillFormat = "int8-gates"

@@ -67,8 +67,9 @@ def treat(settings: Settings) -> TreatedGraph:
         return TreatedGraph(settings, None, result.model, (canonical, result))
     context = settings.context_for(traced.architecture)
     normalized = normalize(traced.model, expected=traced.expected, capacity=context)
-    known = [one.site for one in find_linears(normalized.model)]
-    settings = settings.with_plan_for(known, decoder=True)
+    linears = find_linears(normalized.model)
+    quantized = {one.site for one in linears if one.weight.quantized}
+    settings = settings.with_plan_for([one.site for one in linears], decoder=True, quantized=quantized)
     treated = apply_treatments(normalized.model, *settings.chosen.treatments)
     return TreatedGraph(settings, context, treated.model, (normalized, treated))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,12 +64,22 @@ class Settings:
         folder = None if dump is None else Path(dump)
         return cls(place, resolve_target(target), workload, resolved, context, folder, tracing)
 
-    def with_plan_for(self, sites: Sequence[str], *, decoder: bool) -> Settings:
+    def with_plan_for(
+        self, sites: Sequence[str], *, decoder: bool, quantized: Collection[str] = ()
+    ) -> Settings:
         """These settings with a plan: the one asked for, or the usual one for a model with these `sites`.
 
-        Raises `OptionError` where it says of a graph what holds for decoders only.
+        Keys and values stay float32 where no activations are rounded either, weights at `quantized` being
+        integers in the model already. Raises `OptionError` where it says of a graph what holds for decoders
+        only.
         """
-        from intaglio.compiler.plan import DEFAULT_CACHE, DEFAULT_PLAN, DEFAULT_PREFILL, GRAPH_PLAN
+        from intaglio.compiler.plan import (
+            DEFAULT_CACHE,
+            DEFAULT_PLAN,
+            DEFAULT_PREFILL,
+            EXACT_CACHE,
+            GRAPH_PLAN,
+        )
 
         plan = self.plan
         if plan is None:
@@ -83,7 +93,8 @@ class Settings:
             )
         if not decoder:
             return replace(self, plan=plan)
-        complete = replace(plan, cache=plan.cache or DEFAULT_CACHE, prefill=plan.prefill or DEFAULT_PREFILL)
+        usual_cache = DEFAULT_CACHE if plan.rounds_activations(sites, quantized) else EXACT_CACHE
+        complete = replace(plan, cache=plan.cache or usual_cache, prefill=plan.prefill or DEFAULT_PREFILL)
         return replace(self, plan=complete)
 
     @property

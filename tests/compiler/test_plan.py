@@ -139,3 +139,10 @@ def test_other_caches_are_refused(text: str, message: str) -> None:
 def test_a_cache_in_json_is_checked() -> None:
     with pytest.raises(OptionError, match="cache=8"):
         Plan.from_json('{"version": 1, "default": "keep", "sites": {}, "cache": 8}')
+
+
+def test_whether_activations_are_rounded() -> None:
+    plan = Plan.parse("keep, head=keep:a16, last=int4-g32")
+    assert plan.rounds_activations(["first"], {"first"})
+    assert not plan.rounds_activations(["first", "head"], {"head"})
+    assert plan.rounds_activations(["head", "last"], ())
