@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from intaglio.compiler.errors import ModelFileError, OptionError, UnsupportedModelError
-from intaglio.compiler.frontends.frontend import TraceOptions
+from intaglio.compiler.errors import ModelFileError, UnsupportedModelError
 from intaglio.compiler.frontends.huggingface.checkpoint import Checkpoint
 from intaglio.compiler.frontends.huggingface.frontend import HuggingfaceFrontend
 from intaglio.compiler.frontends.tracing import trace
@@ -180,5 +179,3 @@ def test_folders_are_claimed_by_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     assert frontend.claims(tmp_path)
     assert not frontend.claims(tmp_path / "config.json")
-    with pytest.raises(OptionError, match="example_inputs has no effect on Hugging Face"):
-        trace(tmp_path, TraceOptions(example_inputs=(1,)))
