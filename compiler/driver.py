@@ -117,6 +117,7 @@ def load(path: str | Path, *, recompile: bool = False, threads: int | None = Non
         ForeignArtifactError: where this machine cannot run the code.
     """
     folder = Path(path).absolute()
+    resolve_threads(threads)  # bad ones are refused whatever the folder holds
     manifest = read_manifest(folder)
     count = planned_threads(manifest.threads, threads)
     if recompile:

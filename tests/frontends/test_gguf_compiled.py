@@ -28,4 +28,5 @@ def test_compiled_equals_transformers(tiny_family: TinyFamily, family: str) -> N
     chunks = [ids[0, :17], *ids[0, 17:, None]]
     found = [session.extend(chunk.tolist()) for chunk in chunks]
 
-    np.testing.assert_allclose(np.stack(found), wanted[16:], atol=1e-4 * float(np.abs(wanted).max()))
+    # Single tokens are taken as 16-bit fixed point before quantised weights.
+    np.testing.assert_allclose(np.stack(found), wanted[16:], atol=5e-4 * float(np.abs(wanted).max()))
