@@ -27,6 +27,7 @@ from rivals import RIVALS
 
 OURS = "intaglio"
 SENTENCE = 64  # tokens that caches hold at least, for the sentence that everybody continues
+SPARE = 8  # tokens: onnxruntime-genai chooses one more than it is given
 
 
 def lengths(text: str) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ def default_model() -> Path:
 
 def capacity(options: argparse.Namespace) -> int:
     """Tokens that every cache must hold."""
-    return max(SENTENCE, max((*options.prefill, *options.contexts)) + options.decode)
+    return max(SENTENCE, max((*options.prefill, *options.contexts)) + options.decode + SPARE)
 
 
 def compiled(options: argparse.Namespace, folder: Path) -> dict[str, str]:
