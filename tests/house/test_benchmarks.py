@@ -457,8 +457,8 @@ def test_floors_of_kernels(scripts):
 @pytest.mark.parametrize(
     ("arguments", "tokens"),
     [
-        (["--prefill", "", "--contexts", "99"], 107),
-        (["--prefill", "512,9", "--contexts", ""], 520),
+        (["--prefill", "", "--contexts", "99"], 115),
+        (["--prefill", "512,9", "--contexts", ""], 528),
         (["--contexts", "8", "--prefill", "8"], 64),
     ],
 )
