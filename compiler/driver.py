@@ -103,7 +103,7 @@ def compile(
 
 
 def load(path: str | Path, *, recompile: bool = False, threads: int | None = None) -> CompiledModel:
-    """Open the compiled model in the folder `path`, memory-mapped.
+    """Open the compiled model in the folder `path`.
 
     With `recompile`, its code is built anew for this machine; the weights are the same for every CPU. The
     folder itself is left as it is: `save` the result to keep it. `threads` left out means as many as the

@@ -3,7 +3,8 @@
     plan    = [treatment] {"," site "=" treatment} ["," "cache" "=" cache] ["," "prefill" "=" prefill]
     cache   = "fp32" | "fp16" | "bf16" | "int8"      how keys and values are stored (left out: DEFAULT_CACHE,
                                                      EXACT_CACHE where no activations are rounded either)
-    prefill = "exact" | "int8-gates" | "int8"                                (left out: DEFAULT_PREFILL)
+    prefill = "exact" | "int8-gates" | "int8"        (left out: DEFAULT_PREFILL on AVX-512 VNNI,
+                                                     EXACT_PREFILL elsewhere)
 
 For example "int4-g32, lm_head=int8-channel, cache=bf16". With prefill=int8 products of many tokens round
 weights that have scales for groups anew, to one 8-bit grid per row (`intaglio.kernels.linear.requantized`);
@@ -167,6 +168,7 @@ EXACT_CACHE: CacheFormat = "fp32"
 # Half of a prompt's products are those before gated units. On SmolLM2 their coarser weights save 7 % of the
 # time and add 0.0005 to the KL; those of all layers save 16 % and add 0.003 (docs/decisions/0012).
 DEFAULT_PREFILL: PrefillFormat = "int8-gates"
+EXACT_PREFILL: PrefillFormat = "exact"  # on families where the other was not measured to pay
 
 # Whatever a graph is, it computes what its authors meant: a model that rounds activations says so itself.
 GRAPH_PLAN = Plan(Treatment(None, None))

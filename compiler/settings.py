@@ -78,6 +78,7 @@ class Settings:
             DEFAULT_PLAN,
             DEFAULT_PREFILL,
             EXACT_CACHE,
+            EXACT_PREFILL,
             GRAPH_PLAN,
         )
 
@@ -94,8 +95,17 @@ class Settings:
         if not decoder:
             return replace(self, plan=plan)
         usual_cache = DEFAULT_CACHE if plan.rounds_activations(sites, quantized) else EXACT_CACHE
-        complete = replace(plan, cache=plan.cache or usual_cache, prefill=plan.prefill or DEFAULT_PREFILL)
+        usual_prefill = DEFAULT_PREFILL if self._coarser_prompts_pay else EXACT_PREFILL
+        complete = replace(plan, cache=plan.cache or usual_cache, prefill=plan.prefill or usual_prefill)
         return replace(self, plan=complete)
+
+    @property
+    def _coarser_prompts_pay(self) -> bool:
+        """Whether that was measured on this family: others have exact tiles or pairs of their own."""
+        from intaglio.kernels.instructions import ByteDots, ByteTiles, instructions_named
+
+        family = instructions_named(self.target.instructions)
+        return family.byte_dots is ByteDots.VPDPBUSD_512 and family.byte_tiles is ByteTiles.NONE
 
     @property
     def chosen(self) -> Plan:

@@ -8,28 +8,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from intaglio.backends.tvm.function_values import Body, Unreadable
+from intaglio.backends.tvm.operators import BINARY, UNARY
 from intaglio.backends.tvm.regions import RowOperand, RowRegion
 from intaglio.compiler.ir import DOMAIN, producer_of
 from intaglio.kernels.row_program.program import Step
 
-SIMPLE = {
-    "Add": "add",
-    "Sub": "subtract",
-    "Mul": "multiply",
-    "Div": "divide",
-    "Max": "maximum",
-    "Min": "minimum",
-    "Neg": "negate",
-    "Abs": "absolute",
-    "Exp": "exp",
-    "Log": "log",
-    "Tanh": "tanh",
-    "Sigmoid": "logistic",
-    "Erf": "erf",
-    "Sqrt": "sqrt",
-    "Reciprocal": "reciprocal",
-    "Relu": "relu",
-}
+SIMPLE = {**UNARY, **BINARY, "Div": "divide"}
 
 
 def read_rows(body: Body) -> RowRegion:

@@ -23,9 +23,9 @@ from tvm.tirx.script.builder import ir as T
 from intaglio.kernels import tir
 from intaglio.kernels.instructions import Instructions
 from intaglio.kernels.linear import quantized
-from intaglio.kernels.linear.layout import ROWS, QuantizedWeight
+from intaglio.kernels.linear.layout import ROWS
 from intaglio.kernels.linear.mantissa import in_mantissa
-from intaglio.kernels.linear.matrix_matrix import MatrixWriter
+from intaglio.kernels.linear.matrix_matrix import MatrixWriter, QuantizedMatrixMatrix
 from intaglio.kernels.tir import Expression, KernelFrame, tirx
 
 OFFSET = 128  # of the new codes
@@ -34,27 +34,8 @@ ROUNDER = 1.5 * 2**23  # a float32 near it has the integers as its last bits
 
 
 @dataclass(frozen=True)
-class RequantizedMatrixMatrix:
-    """`result[token, rows] = x W̃ᵀ` for `count` quantised tokens, W̃ being W rounded as above.
-
-    Pointers and fields as of `QuantizedMatrixMatrix`.
-    """
-
-    weight: QuantizedWeight
-    activation_group: int
-    epilogue: str  # one of `epilogue.PLAIN`, or of `epilogue.GATED` (gate and up interleaved)
-    result_stride: int
-    result_offset: int = 0  # of row 0 in a token's results, a multiple of 16
-
-    @property
-    def pointers(self) -> dict[str, str]:
-        """Pointer arguments in order."""
-        return {
-            **quantized.weight_pointers(self.weight),
-            **quantized.ACTIVATION_POINTERS,
-            "panel": "int32",
-            "result": "float32",
-        }
+class RequantizedMatrixMatrix(QuantizedMatrixMatrix):
+    """`result[token, rows] = x W̃ᵀ` for `count` quantised tokens, W̃ being W rounded as above."""
 
     def emit(self, frame: KernelFrame, instructions: Instructions) -> None:
         """Write the kernel's code into the function being built."""

@@ -7,27 +7,16 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from intaglio.backends.tvm.graphs.builder import TableBuilder, dtype_of, is_known, shape_of
-from intaglio.backends.tvm.graphs.chains import BINARY, NUMBERED, Link, Operands, follow, is_vector_along
+from intaglio.backends.tvm.graphs.chains import NUMBERED, Link, Operands, follow, is_vector_along
 from intaglio.backends.tvm.graphs.claims import Claim, Views
 from intaglio.backends.tvm.graphs.constants import is_stored, number_of, stored_shape, vector, whole
 from intaglio.backends.tvm.graphs.moves import copy_into
 from intaglio.backends.tvm.graphs.nodes import site_of
 from intaglio.backends.tvm.graphs.views import View, is_pixels, padded, pixel_rows, pixel_strides, row_strides
+from intaglio.backends.tvm.operators import BINARY, UNARY
 from intaglio.kernels.chain.steps import ChainStep
 from intaglio.kernels.row_program.program import RowInput, RowProgram, Step
 
-UNARY = {
-    "Neg": "negate",
-    "Abs": "absolute",
-    "Exp": "exp",
-    "Log": "log",
-    "Tanh": "tanh",
-    "Sigmoid": "logistic",
-    "Erf": "erf",
-    "Sqrt": "sqrt",
-    "Reciprocal": "reciprocal",
-    "Relu": "relu",
-}
 NORMS = {"LayerNormalization": "layer_norm", "RMSNormalization": "rms_norm"}
 HEADS = ("Gelu", "Pow", "Clip", "HardSigmoid", "LeakyRelu", "HardSwish")
 MOST_INPUTS = 6  # of one program

@@ -11,23 +11,11 @@ import onnx_ir as ir
 from intaglio.backends.tvm.graphs.builder import is_known, shape_of
 from intaglio.backends.tvm.graphs.constants import is_stored, number_of, stored_shape
 from intaglio.backends.tvm.graphs.nodes import input_at
+from intaglio.backends.tvm.operators import BINARY, UNARY
 from intaglio.kernels.chain.steps import ChainStep
 
 MOST = 12  # steps after one product
-UNARY = {
-    "Neg": "negate",
-    "Abs": "absolute",
-    "Exp": "exp",
-    "Log": "log",
-    "Tanh": "tanh",
-    "Sigmoid": "logistic",
-    "Erf": "erf",
-    "Sqrt": "sqrt",
-    "Reciprocal": "reciprocal",
-    "Relu": "relu",
-    "HardSwish": "hard_swish",
-}
-BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply", "Max": "maximum", "Min": "minimum"}
+STEPS = {**UNARY, "HardSwish": "hard_swish"}  # of one operand
 
 
 @dataclass(frozen=True)
@@ -73,8 +61,8 @@ def _link(value: ir.Value, axis: int, operands: Operands) -> Link | None:
         return None
     if shape_of(node.outputs[0]) != shape_of(value) or node.graph is not value.graph:
         return None
-    if node.op_type in UNARY:
-        return Link((node,), ChainStep(UNARY[node.op_type]))
+    if node.op_type in STEPS:
+        return Link((node,), ChainStep(STEPS[node.op_type]))
     if node.op_type in NUMBERED:
         step = NUMBERED[node.op_type](node) if node.inputs[0] is value else None
         return None if step is None else Link((node,), step)
